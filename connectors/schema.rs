@@ -1,0 +1,215 @@
+//! What a table looks like: its columns, their lake types, and what identifies a row.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A table's full name in its source: schema (Postgres), database (MySQL, MongoDB) and name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct TableId {
+    /// The schema or database.
+    pub schema: String,
+    /// The table or collection.
+    pub name: String,
+}
+
+impl TableId {
+    /// The table `name` in `schema`.
+    pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { schema: schema.into(), name: name.into() }
+    }
+}
+
+/// `schema.name`; a dot or a quote inside the schema is written `\.` or `\\` so that it parses back.
+impl fmt::Display for TableId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.schema.chars() {
+            if matches!(character, '.' | '\\') {
+                f.write_str("\\")?;
+            }
+            write!(f, "{character}")?;
+        }
+        write!(f, ".{}", self.name)
+    }
+}
+
+impl From<TableId> for String {
+    fn from(id: TableId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for TableId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let mut schema = String::new();
+        let mut characters = text.char_indices();
+        while let Some((at, character)) = characters.next() {
+            match character {
+                '\\' => schema.extend(characters.next().map(|(_, escaped)| escaped)),
+                '.' => return Ok(Self { schema, name: text[at + 1..].to_owned() }),
+                _ => schema.push(character),
+            }
+        }
+        Err(format!("'{text}' is not of the form schema.table"))
+    }
+}
+
+/// The type of a column in the lake. A source's value that its type can't hold is an error, never
+/// another value (P5).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Type {
+    /// `boolean`.
+    Bool,
+    /// `short`.
+    Int16,
+    /// `integer`.
+    Int32,
+    /// `long`.
+    Int64,
+    /// `float`.
+    Float32,
+    /// `double`.
+    Float64,
+    /// `decimal(precision, scale)`, at most 38 digits.
+    Decimal {
+        /// All digits, 1 to 38.
+        precision: u8,
+        /// Digits after the point, 0 to `precision`.
+        scale: i8,
+    },
+    /// A number of any length as its text (`string`); as a key 1.0 and 1.00 are one.
+    Numeric,
+    /// `string`.
+    Text,
+    /// `binary`.
+    Binary,
+    /// `date`: days since 1970-01-01, proleptic Gregorian.
+    Date,
+    /// `timestamp`: microseconds since 1970-01-01 00:00 UTC.
+    Timestamp,
+    /// `timestamp_ntz`: microseconds since 1970-01-01 00:00 of no zone.
+    LocalTimestamp,
+    /// `array`; elements may be null.
+    List(Box<Type>),
+}
+
+/// One column.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Column {
+    /// What the source calls this column for as long as it exists, whatever its name: Postgres'
+    /// `attnum`. Tells a rename from a drop and an add.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// Its type in the lake.
+    pub kind: Type,
+    /// Its type in the source, with modifiers, in the source's own words (`1700/786438`): equal
+    /// exactly when nothing about the type changed.
+    pub source_type: String,
+    /// A value that rows written before this column existed have in the source, other than null.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+}
+
+/// What identifies a row.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Identity {
+    /// The values of these columns (indices into [`TableSchema::columns`], ascending).
+    Key(Vec<usize>),
+    /// The whole row; equal rows are counted (REPLICA IDENTITY FULL without a usable key).
+    FullRow,
+}
+
+/// A table as it is at some position.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TableSchema {
+    /// Which table.
+    pub id: TableId,
+    /// Its columns, in the order in which rows are decoded.
+    pub columns: Vec<Column>,
+    /// What identifies a row.
+    pub identity: Identity,
+    /// Everything about the table that changes rows without a trace in the log, in the source's
+    /// words: when it differs, the table is read again.
+    pub storage: String,
+}
+
+/// What to do to go from one schema of a table to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Evolution {
+    /// Nothing.
+    Same,
+    /// Columns came (null in all older rows) or went; rows stay as they are.
+    InPlace,
+    /// Old rows differ in a way that the stream does not show: read the table again. Says why.
+    Snapshot(String),
+}
+
+impl TableSchema {
+    /// The index of the column called `name`.
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
+    }
+
+    /// The indices of the key's columns; empty for [`Identity::FullRow`].
+    pub fn key(&self) -> &[usize] {
+        match &self.identity {
+            Identity::Key(columns) => columns,
+            Identity::FullRow => &[],
+        }
+    }
+
+    /// What it takes to turn a table of this schema into one of `next`.
+    ///
+    /// A column is recognised by [`Column::id`], so a name given to another column, or two names
+    /// swapped, is never taken for the same column.
+    pub fn evolve(&self, next: &TableSchema) -> Evolution {
+        if self == next {
+            return Evolution::Same;
+        }
+        for column in &next.columns {
+            match self.columns.iter().find(|old| old.id == column.id) {
+                Some(old) if old.name != column.name => {
+                    let (from, to) = (&old.name, &column.name);
+                    return Evolution::Snapshot(format!("column {from} was renamed to {to}"));
+                }
+                Some(old) if old.kind != column.kind || old.source_type != column.source_type => {
+                    return Evolution::Snapshot(format!("column {} changed its type", column.name));
+                }
+                None if column.missing.is_some() => {
+                    let name = &column.name;
+                    return Evolution::Snapshot(format!("column {name} was added with a default"));
+                }
+                None if self.column(&column.name).is_some() => {
+                    let name = &column.name;
+                    return Evolution::Snapshot(format!("column {name} was dropped and added"));
+                }
+                _ => {}
+            }
+        }
+        if self.key_ids() != next.key_ids() {
+            return Evolution::Snapshot("what identifies a row changed".to_owned());
+        }
+        if self.storage != next.storage {
+            return Evolution::Snapshot("rows were rewritten without a trace in the log".to_owned());
+        }
+        if self.identity == Identity::FullRow {
+            return Evolution::Snapshot("columns of a table without a key changed".to_owned());
+        }
+        Evolution::InPlace
+    }
+
+    fn key_ids(&self) -> Option<Vec<u32>> {
+        match &self.identity {
+            Identity::Key(key) => {
+                Some(key.iter().filter_map(|&i| self.columns.get(i)).map(|c| c.id).collect())
+            }
+            Identity::FullRow => None,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The lake: Delta tables written by what the pipeline hands over.

@@ -1,0 +1,4 @@
+//! Changes → Delta: everything behind the connectors.
+
+pub mod collapse;
+pub mod delta;
