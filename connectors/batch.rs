@@ -59,10 +59,34 @@ impl Batch {
         (0..self.unchanged.len()).any(|column| self.is_unchanged(column, row))
     }
 
-    /// The serial number of the transaction that made change number `index`.
-    pub fn transaction_of(&self, index: usize) -> Option<u64> {
-        let after = self.transactions.partition_point(|(first, _)| *first <= index);
-        Some(self.transactions.get(after.checked_sub(1)?)?.1)
+    /// Drops the changes for whose transaction `keep` says no; it is asked with the transaction's
+    /// serial number, or `None` for a row that no transaction changed (a chunk's).
+    pub fn retain(&mut self, keep: impl Fn(Option<u64>) -> bool) {
+        let mut kept = Vec::with_capacity(self.changes.len());
+        let mut transactions = Vec::new();
+        for (index, change) in self.changes.iter().enumerate() {
+            let serial = transaction_at(&self.transactions, index);
+            if keep(serial) {
+                if let Some(serial) = serial {
+                    start_transaction(&mut transactions, kept.len(), serial);
+                }
+                kept.push(*change);
+            }
+        }
+        self.changes = kept;
+        self.transactions = transactions;
+    }
+}
+
+/// The serial number of the transaction that made change number `index`.
+fn transaction_at(transactions: &[(usize, u64)], index: usize) -> Option<u64> {
+    let after = transactions.partition_point(|(first, _)| *first <= index);
+    Some(transactions.get(after.checked_sub(1)?)?.1)
+}
+
+fn start_transaction(transactions: &mut Vec<(usize, u64)>, first: usize, serial: u64) {
+    if transactions.last().is_none_or(|(_, last)| *last != serial) {
+        transactions.push((first, serial));
     }
 }
 
@@ -116,11 +140,24 @@ impl Builder {
         self.size
     }
 
+    /// The changes so far.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// The keys that the changes name.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
     /// Says that the changes pushed from here on belong to the transaction numbered `serial`.
     pub fn transaction(&mut self, serial: u64) {
-        if self.transactions.last().is_none_or(|(_, last)| *last != serial) {
-            self.transactions.push((self.changes.len(), serial));
-        }
+        start_transaction(&mut self.transactions, self.changes.len(), serial);
+    }
+
+    /// The serial number of the transaction that made change number `index`.
+    pub fn transaction_of(&self, index: usize) -> Option<u64> {
+        transaction_at(&self.transactions, index)
     }
 
     /// Appends a change.

@@ -130,6 +130,10 @@ pub enum Identity {
 pub struct TableSchema {
     /// Which table.
     pub id: TableId,
+    /// Which object of the source it is (Postgres: its oid): a table that was dropped and created
+    /// anew is another one under the same name.
+    #[serde(default)]
+    pub object: String,
     /// Its columns, in the order in which rows are decoded.
     pub columns: Vec<Column>,
     /// What identifies a row.
@@ -171,6 +175,9 @@ impl TableSchema {
     pub fn evolve(&self, next: &TableSchema) -> Evolution {
         if self == next {
             return Evolution::Same;
+        }
+        if self.object != next.object {
+            return Evolution::Snapshot("the table was created anew".to_owned());
         }
         for column in &next.columns {
             match self.columns.iter().find(|old| old.id == column.id) {

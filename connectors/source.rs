@@ -45,6 +45,11 @@ pub trait View<T>: Clone + Debug + Send + Sync + 'static {
     /// Whether the view is known to see `transaction`. Where only a lower bound is known, `false`
     /// means "perhaps not": the daemon stays right, it only reads a few rows again.
     fn sees(&self, transaction: &T) -> bool;
+
+    /// Whether this view sees every transaction that had begun when `earlier` was taken (or knows
+    /// that it never will): what a table needs that joined the log while transactions were under
+    /// way, whose changes the log then shows in part or not at all.
+    fn is_past(&self, earlier: &Self) -> bool;
 }
 
 /// A configured database.
@@ -169,7 +174,9 @@ pub trait Stream: Send + 'static {
     /// like; then the same message is decoded again.
     fn resolve(&mut self) -> impl Future<Output = Result<Vec<Resolved>>> + Send;
 
-    /// Adds a table, or gives a known one another schema (after a new snapshot began).
+    /// Adds a table, or gives a known one another schema. Changes before this call are not asked
+    /// for; a change after it whose place in the log has another schema is
+    /// [`Decoded::Unresolved`], also when the log showed that schema before the call.
     fn set_table(&mut self, schema: Arc<TableSchema>);
 
     /// Skips changes of a table from here on.

@@ -1,0 +1,378 @@
+//! Decoded changes on their way to a flush: per table an ordered list of steps, cut only between
+//! transactions.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use lakeward_connectors::batch::{Batch, Builder};
+use lakeward_connectors::schema::{TableId, TableSchema};
+use lakeward_connectors::source::{Position, Sink, View};
+
+use crate::window::{Delivered, Touched, Window};
+
+/// One step of what a table has to do, in the order of the source's commits (E1).
+#[derive(Debug)]
+pub enum Step {
+    /// Rows come, change and go.
+    Rows(Batch),
+    /// All rows are gone, by the transaction of this serial number.
+    Truncate(u64),
+    /// Columns came or went in place.
+    Evolve(Arc<TableSchema>),
+    /// A new generation begins beside the visible rows, under this schema (S9).
+    Generation(Arc<TableSchema>),
+    /// Everything since the last commit is dropped: the table has lost its place.
+    Discard,
+}
+
+impl Step {
+    /// What the step takes of the memory budget, in bytes.
+    pub fn size(&self) -> usize {
+        match self {
+            Step::Rows(batch) => batch.size,
+            _ => 0,
+        }
+    }
+}
+
+/// The steps of every table that has any.
+pub type Work = BTreeMap<TableId, Vec<Step>>;
+
+/// Where a stream's changes gather: the [`Sink`] of the pipeline.
+#[derive(Debug)]
+pub struct Changes<P: Position> {
+    tables: HashMap<TableId, Table<P>>,
+    /// Where the log has been read up to, between transactions.
+    position: P,
+    /// The open transaction and its serial number.
+    open: Option<(P::Transaction, u64)>,
+    /// Whether the open transaction has changed a table that is kept.
+    relevant: bool,
+    /// Whether every transaction counts as relevant: a table is about to join whose changes are
+    /// not shown yet (S4).
+    track_all: bool,
+    /// The serial number of the next transaction.
+    serial: u64,
+    /// Transactions that some view may not see, or that an open window may ask for, in order (S4).
+    delivered: Vec<Delivered<P::Transaction>>,
+    /// Tables that stopped while decoding, with the reason; taken by the pipeline.
+    pub stopped: Vec<(TableId, String)>,
+    /// The source's time of the last commit, microseconds of Unix time.
+    pub committed_micros: i64,
+    /// Changes decoded since the start.
+    pub count: u64,
+}
+
+#[derive(Debug)]
+struct Table<P> {
+    builder: Option<Builder>,
+    steps: Vec<Step>,
+    size: usize,
+    /// Steps that come before `steps` and may be taken while those are held back.
+    ahead: Vec<Step>,
+    ahead_size: usize,
+    /// What the table holds already: transactions in it are skipped (E6). Cleared once the stream
+    /// is past it.
+    held: Option<P>,
+    /// The keys touched since the oldest open window, while any window is open.
+    touched: Option<Touched>,
+    /// How many of the builder's changes `touched` knows.
+    noted: usize,
+    /// Whether changes are dropped: the table has stopped.
+    stopped: bool,
+}
+
+impl<P> Default for Table<P> {
+    fn default() -> Self {
+        Self {
+            builder: None,
+            steps: Vec::new(),
+            size: 0,
+            ahead: Vec::new(),
+            ahead_size: 0,
+            held: None,
+            touched: None,
+            noted: 0,
+            stopped: false,
+        }
+    }
+}
+
+impl<P: Position> Changes<P> {
+    /// Nothing yet; the stream starts at `position`.
+    pub fn new(position: P) -> Self {
+        Self {
+            tables: HashMap::new(),
+            position,
+            open: None,
+            relevant: false,
+            track_all: false,
+            serial: 1,
+            delivered: Vec::new(),
+            stopped: Vec::new(),
+            committed_micros: 0,
+            count: 0,
+        }
+    }
+
+    /// Where the log has been read up to.
+    pub fn position(&self) -> &P {
+        &self.position
+    }
+
+    /// The serial number that the next transaction will have.
+    pub fn next_serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// Whether the stream is between two transactions: where a flush may close (E2).
+    pub fn at_boundary(&self) -> bool {
+        self.open.is_none()
+    }
+
+    /// What waits, in bytes of the memory budget.
+    pub fn size(&self) -> usize {
+        self.tables.values().map(Table::size).sum()
+    }
+
+    /// Remembers every transaction, or only those that change a table that is shown (S4).
+    pub fn track_all(&mut self, on: bool) {
+        self.track_all = on;
+        self.relevant |= on;
+    }
+
+    /// Whether any table has a step waiting.
+    pub fn has_work(&self) -> bool {
+        self.tables
+            .values()
+            .any(|t| !t.steps.is_empty() || !t.ahead.is_empty() || t.builder.is_some())
+    }
+
+    /// Adds transactions of an earlier run that no view was known to see (S4, from the epoch file).
+    pub fn remember(&mut self, transactions: &[P::Transaction]) {
+        for transaction in transactions {
+            self.delivered.push(Delivered {
+                serial: 0,
+                transaction: transaction.clone(),
+                seen: false,
+            });
+        }
+    }
+
+    /// Every transaction that came since the oldest open window, or that no view has seen yet.
+    pub fn delivered(&self) -> &[Delivered<P::Transaction>] {
+        &self.delivered
+    }
+
+    /// The transactions that a view opened now has to see (S4).
+    pub fn unseen(&self) -> Vec<P::Transaction> {
+        let unseen = self.delivered.iter().filter(|known| !known.seen);
+        unseen.map(|known| known.transaction.clone()).collect()
+    }
+
+    /// Takes up what `view` sees, and forgets what it sees and no open window can ask for:
+    /// `since` is the serial from which on windows may ask.
+    pub fn seen_by(&mut self, view: &impl View<P::Transaction>, since: u64) {
+        for known in &mut self.delivered {
+            known.seen = known.seen || view.sees(&known.transaction);
+        }
+        self.delivered.retain(|known| !known.seen || known.serial >= since);
+    }
+
+    /// Starts keeping a table, which holds `held` already.
+    pub fn add(&mut self, table: TableId, held: Option<P>) {
+        self.tables.insert(table, Table { held, ..Table::default() });
+    }
+
+    /// Drops what waits for `table` and everything that comes for it.
+    pub fn stop(&mut self, table: &TableId) {
+        if let Some(table) = self.tables.get_mut(table) {
+            *table = Table { stopped: true, ..Table::default() };
+        }
+    }
+
+    /// Keeps a stopped table again from here on.
+    pub fn restart(&mut self, table: &TableId) {
+        self.tables.insert(table.clone(), Table::default());
+    }
+
+    /// Appends a step after everything decoded so far.
+    pub fn push(&mut self, table: &TableId, step: Step) {
+        if let Some(table) = self.tables.get_mut(table) {
+            table.close();
+            table.size += step.size();
+            table.steps.push(step);
+        }
+    }
+
+    /// Hands out rows of a table that is read whole, ahead of the changes that wait for them (S11):
+    /// they go to the steps that [`take`](Self::take) takes while the changes are held back.
+    pub fn push_ahead(&mut self, table: &TableId, step: Step) {
+        if let Some(table) = self.tables.get_mut(table) {
+            table.ahead_size += step.size();
+            table.ahead.push(step);
+        }
+    }
+
+    /// Rewrites the changes of `table` that were held back while it was read whole.
+    pub fn filter_held_back(
+        &mut self,
+        table: &TableId,
+        filter: impl FnOnce(Vec<Step>, &[Delivered<P::Transaction>]) -> Vec<Step>,
+    ) {
+        if let Some(table) = self.tables.get_mut(table) {
+            table.close();
+            table.steps = filter(std::mem::take(&mut table.steps), &self.delivered);
+            table.size = table.steps.iter().map(Step::size).sum();
+        }
+    }
+
+    /// The rows of a window that join the steps of `table`.
+    pub fn resolve(
+        &mut self,
+        table: &TableId,
+        window: Window<P, impl View<P::Transaction>>,
+    ) -> Vec<Batch> {
+        let Some(table) = self.tables.get_mut(table) else { return Vec::new() };
+        table.note();
+        window.resolve(table.touched.as_ref(), &self.delivered)
+    }
+
+    /// Starts, or stops, remembering which keys of `table` are touched.
+    pub fn watch(&mut self, table: &TableId, on: bool) {
+        let Some(table) = self.tables.get_mut(table) else { return };
+        if on && table.touched.is_none() {
+            table.touched = Some(Touched::default());
+            table.noted = table.builder.as_ref().map_or(0, Builder::len);
+        } else if !on {
+            table.touched = None;
+        }
+    }
+
+    /// Takes everything that waits, in order; of tables that hold their changes back, what is
+    /// ahead of them only.
+    pub fn take(&mut self, holds_back: impl Fn(&TableId) -> bool) -> Work {
+        let mut work = Work::new();
+        for (id, table) in &mut self.tables {
+            let mut steps = std::mem::take(&mut table.ahead);
+            table.ahead_size = 0;
+            if !holds_back(id) {
+                table.close();
+                table.size = 0;
+                steps.append(&mut table.steps);
+            }
+            if !steps.is_empty() {
+                work.insert(id.clone(), steps);
+            }
+        }
+        work
+    }
+
+    /// The tables whose held-back changes take more than `limit` bytes.
+    pub fn overflowing(&self, limit: usize) -> Vec<TableId> {
+        let over = self.tables.iter().filter(|(_, table)| table.size() > limit);
+        over.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// What the keys remembered for open windows take of memory, in bytes.
+    pub fn touched_size(&self) -> usize {
+        self.tables.values().filter_map(|table| table.touched.as_ref()).map(Touched::size).sum()
+    }
+
+    fn advance(&mut self, position: P) {
+        if position.covers(&self.position) {
+            self.position = position;
+        }
+        let position = &self.position;
+        for table in self.tables.values_mut() {
+            table.held.take_if(|held| position.covers(held));
+        }
+    }
+}
+
+impl<P> Table<P> {
+    fn size(&self) -> usize {
+        self.size + self.ahead_size + self.builder.as_ref().map_or(0, Builder::size)
+    }
+
+    /// Notes the keys of the builder's changes that are not noted yet.
+    fn note(&mut self) {
+        let Some(builder) = &self.builder else { return };
+        if let Some(touched) = &mut self.touched {
+            touched.note(builder, self.noted);
+        }
+        self.noted = builder.len();
+    }
+
+    fn close(&mut self) {
+        self.note();
+        self.noted = 0;
+        let Some(builder) = self.builder.take() else { return };
+        if !builder.is_empty() {
+            self.size += builder.size();
+            self.steps.push(Step::Rows(builder.finish()));
+        }
+    }
+}
+
+impl<P: Position> Sink<P> for Changes<P> {
+    fn begin(&mut self, transaction: P::Transaction) {
+        self.open = Some((transaction, self.serial));
+        self.relevant = self.track_all;
+        self.serial += 1;
+    }
+
+    fn rows(&mut self, schema: &Arc<TableSchema>) -> Option<&mut Builder> {
+        self.relevant = true;
+        let (transaction, serial) = self.open.as_ref()?;
+        let table = self.tables.get_mut(&schema.id)?;
+        if table.stopped || table.held.as_ref().is_some_and(|held| held.contains(transaction)) {
+            return None;
+        }
+        if table.builder.as_ref().is_some_and(|builder| !Arc::ptr_eq(builder.schema(), schema)) {
+            table.close();
+        }
+        self.count += 1;
+        let builder = table.builder.get_or_insert_with(|| Builder::new(schema.clone()));
+        builder.transaction(*serial);
+        Some(builder)
+    }
+
+    fn truncate(&mut self, id: &TableId) {
+        self.relevant = true;
+        let Some((transaction, serial)) = self.open.as_ref() else { return };
+        let Some(table) = self.tables.get_mut(id) else { return };
+        if table.stopped || table.held.as_ref().is_some_and(|held| held.contains(transaction)) {
+            return;
+        }
+        self.count += 1;
+        table.close();
+        if let Some(touched) = &mut table.touched {
+            touched.truncate(*serial);
+        }
+        table.steps.push(Step::Truncate(*serial));
+    }
+
+    fn commit(&mut self, position: P, micros: i64) {
+        if let Some((transaction, serial)) = self.open.take() {
+            if self.relevant {
+                self.delivered.push(Delivered { serial, transaction, seen: false });
+            }
+        }
+        self.committed_micros = micros;
+        self.advance(position);
+    }
+
+    fn progress(&mut self, position: P) {
+        self.advance(position);
+    }
+
+    fn stop(&mut self, table: &TableId, reason: String) {
+        let known = self.tables.get(table).is_some_and(|table| !table.stopped);
+        if known {
+            Changes::stop(self, table);
+            self.stopped.push((table.clone(), reason));
+        }
+    }
+}
