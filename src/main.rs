@@ -1,1 +1,174 @@
-fn main(){}
+//! `lakeward`: the command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use lakeward::config::{Config, LogConfig};
+use lakeward::{daemon, report};
+use lakeward_connectors::ErrorKind;
+use tokio_util::sync::CancellationToken;
+
+/// Keeps Delta Lake tables equal to operational databases.
+///
+/// Reads the database's own log, bootstraps each table beside it, and commits every source
+/// position together with its rows: it may be stopped, killed and started again at any moment.
+///
+/// Exit code: 0 well, 2 the configuration (or what it refers to) has to change, 1 anything else.
+#[derive(Parser)]
+#[command(name = "lakeward", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Keep every source's tables, until stopped (SIGTERM and Ctrl-C flush and commit first)
+    Run {
+        #[command(flatten)]
+        common: Common,
+        /// End as soon as everything committed in the sources at the start is in the lake: for
+        /// cron, Airflow and the like
+        #[arg(long)]
+        until_current: bool,
+    },
+    /// Say everything that would keep a source from being kept, with the statement that mends it;
+    /// changes nothing
+    Check {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Say what every table holds, from the lake itself: works whether or not the daemon runs
+    Status {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List the tables that the configuration asks for, where they are in the lake, and which can't
+    /// be kept
+    Tables {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Forget a source: its tables stay, its positions go; added again, every table is read again
+    Remove {
+        /// The source's name in the configuration
+        source: String,
+        #[command(flatten)]
+        common: Common,
+        /// Also drop the publication and the slot that were made for it in the database
+        #[arg(long)]
+        drop_slot: bool,
+    },
+}
+
+#[derive(clap::Args)]
+struct Common {
+    /// The configuration
+    #[arg(long, default_value = "config.toml", value_name = "FILE")]
+    config: PathBuf,
+    /// Print one JSON value instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let common = match &arguments.command {
+        Command::Run { common, .. }
+        | Command::Check { common }
+        | Command::Status { common }
+        | Command::Tables { common }
+        | Command::Remove { common, .. } => common,
+    };
+    let json = common.json;
+    let config = match Config::read(&common.config) {
+        Ok(config) => config,
+        Err(faults) => {
+            eprintln!("{faults}");
+            return ExitCode::from(2);
+        }
+    };
+    start_log(&config.log);
+    // Both TLS users of this process, the store and the sources, take this one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("the runtime can't be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(perform(arguments.command, &config, json));
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{}", error.full());
+            code_of(&error)
+        }
+    }
+}
+
+fn code_of(error: &lakeward_connectors::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::Config => ExitCode::from(2),
+        _ => ExitCode::FAILURE,
+    }
+}
+
+async fn perform(
+    command: Command,
+    config: &Config,
+    json: bool,
+) -> lakeward_connectors::Result<ExitCode> {
+    match command {
+        Command::Run { until_current, .. } => {
+            let stop = CancellationToken::new();
+            let signals = tokio::spawn(stop_on_signals(stop.clone()));
+            let outcome = daemon::keep(config, until_current, stop.clone()).await;
+            signals.abort();
+            report::ended(&outcome?, until_current, stop.is_cancelled(), json)
+        }
+        Command::Check { .. } => report::check(config, json).await,
+        Command::Status { .. } => report::status(config, json).await,
+        Command::Tables { .. } => report::tables(config, json).await,
+        Command::Remove { source, drop_slot, .. } => {
+            report::remove(config, &source, drop_slot, json).await
+        }
+    }
+}
+
+/// Cancels `stop` at the first SIGTERM or SIGINT.
+async fn stop_on_signals(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals can't be watched; end the process with SIGKILL, nothing is lost");
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("told to stop: flushing and committing");
+    stop.cancel();
+}
+
+fn start_log(log: &LogConfig) {
+    let filter = tracing_subscriber::EnvFilter::try_new(&log.level)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match log.json {
+        true => builder.json().init(),
+        false => builder
+            .with_target(false)
+            .with_ansi(std::env::var_os("NO_COLOR").is_none() && is_terminal())
+            .init(),
+    }
+}
+
+fn is_terminal() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stderr())
+}

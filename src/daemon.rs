@@ -1,0 +1,235 @@
+//! The daemon: one task a source, started over after errors that pass, and what is served beside.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State as Shared;
+use axum::http::StatusCode;
+use axum::routing::get;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use lakeward_connectors::postgres::Postgres;
+use lakeward_connectors::source::Source;
+use lakeward_connectors::{Error, ErrorKind, Result};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::config::Config;
+use crate::delta::store::Lake;
+use crate::metrics::{Meter, Metrics};
+use crate::pipeline::{Ended, Settings, run};
+
+/// How often the catalog is looked at for what the log doesn't show.
+const CATALOG_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often a source on which nothing happens gets an empty epoch, so that its log is released.
+const IDLE_INTERVAL: Duration = Duration::from_secs(20);
+
+/// A source that ran this long starts over without waiting.
+const SOUND_RUN: Duration = Duration::from_secs(60);
+
+/// How long `run --until-current` puts up with a source that can't be reached.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the end of the process waits for sources to flush and commit.
+const GRACE: Duration = Duration::from_secs(9);
+
+/// How the sources of a process ended, by name.
+pub type Outcome = BTreeMap<String, Result<Ended>>;
+
+/// Keeps every source until `stop`, or, with `until_current`, until all are current.
+///
+/// # Errors
+/// When the lake can't be opened or the port is taken; a source's own errors are in the outcome.
+pub async fn keep(config: &Config, until_current: bool, stop: CancellationToken) -> Result<Outcome> {
+    let lake = Lake::open(&config.lake)?;
+    let metrics = Metrics::default();
+    let mut beside = JoinSet::new();
+    serve(config.listen, metrics.clone(), &mut beside).await?;
+    beside.spawn(show_progress(metrics.clone()));
+    let nonce = uuid::Uuid::new_v4().to_string();
+    let mut sources = JoinSet::new();
+    for (name, source) in &config.sources {
+        let settings = Settings {
+            source: name.clone(),
+            flush_interval: config.lake.flush_interval,
+            memory: config.lake.memory,
+            snapshot_connections: source.snapshot_connections,
+            catalog_interval: CATALOG_INTERVAL,
+            idle_interval: IDLE_INTERVAL,
+            until_current,
+            nonce: nonce.clone(),
+        };
+        let options = source.options(name);
+        let keeper = Keeper {
+            lake: lake.clone(),
+            settings,
+            meter: metrics.source(name),
+            stop: stop.clone(),
+        };
+        sources.spawn(async move { (keeper.settings.source.clone(), keeper.keep(options).await) });
+    }
+    let mut outcome = Outcome::new();
+    while let Some(ended) = sources.join_next().await {
+        match ended {
+            Ok((name, result)) => {
+                outcome.insert(name, result);
+            }
+            Err(panic) => return Err(Error::internal("a source's task ended").caused_by(panic)),
+        }
+    }
+    Ok(outcome)
+}
+
+struct Keeper {
+    lake: Lake,
+    settings: Settings,
+    meter: Meter,
+    stop: CancellationToken,
+}
+
+impl Keeper {
+    async fn keep(&self, options: lakeward_connectors::postgres::Options) -> Result<Ended> {
+        let name = &self.settings.source;
+        let mut waits = backoff();
+        let mut failing_since = None;
+        loop {
+            let began = Instant::now();
+            let result = self.once(options.clone()).await;
+            self.meter.up(false);
+            let problem = match result {
+                Ok(ended) => {
+                    self.meter.stopped(ended.stopped.len());
+                    return Ok(ended);
+                }
+                Err(problem) => problem,
+            };
+            if self.stop.is_cancelled() {
+                return Err(problem);
+            }
+            if began.elapsed() >= SOUND_RUN {
+                (waits, failing_since) = (backoff(), None);
+            }
+            let since = *failing_since.get_or_insert(began);
+            let given_up = self.settings.until_current && since.elapsed() >= PATIENCE;
+            let passes = matches!(
+                problem.kind(),
+                ErrorKind::Unavailable | ErrorKind::Gap | ErrorKind::Internal | ErrorKind::Table
+            );
+            if !passes || given_up {
+                error!(source = name, error = problem.full(), "source ended");
+                return Err(problem);
+            }
+            let wait = waits.next().unwrap_or(Duration::from_secs(30));
+            warn!(source = name, error = problem.full(), ?wait, "starting over from the lake");
+            self.meter.restarted();
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.stop.cancelled() => return Err(problem),
+            }
+        }
+    }
+
+    async fn once(&self, options: lakeward_connectors::postgres::Options) -> Result<Ended> {
+        let source = Postgres::connect(options).await?;
+        self.meter.up(true);
+        self.follow(source).await
+    }
+
+    /// Runs the pipeline; once told to stop it has a bounded time to end.
+    async fn follow<S: Source>(&self, source: S) -> Result<Ended> {
+        let (lake, settings) = (self.lake.clone(), self.settings.clone());
+        let running = run(source, lake, settings, self.meter.clone(), self.stop.clone());
+        let overdue = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            result = running => result,
+            () = overdue => Err(Error::unavailable(
+                "the last flush did not end in time; the next start goes on from the one before",
+            )),
+        }
+    }
+}
+
+/// Waits of 0.1 s to 30 s, with jitter.
+fn backoff() -> backon::ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(30))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// Serves `/metrics` and `/health`.
+async fn serve(
+    listen: std::net::SocketAddr,
+    metrics: Metrics,
+    tasks: &mut JoinSet<()>,
+) -> Result<()> {
+    let listener = tokio::net::TcpListener::bind(listen).await.map_err(|error| {
+        Error::config("the port for /metrics and /health can't be opened")
+            .with("listen", listen)
+            .remedy("set another http.listen in the configuration")
+            .caused_by(error)
+    })?;
+    let at = listener.local_addr().unwrap_or(listen);
+    info!(%at, "serving /metrics and /health");
+    let routes = axum::Router::new()
+        .route("/metrics", get(|Shared(metrics): Shared<Arc<Metrics>>| async move { metrics.text() }))
+        .route("/health", get(health))
+        .with_state(Arc::new(metrics));
+    tasks.spawn(async move {
+        if let Err(error) = axum::serve(listener, routes).await {
+            error!(%error, "/metrics and /health are not served any more");
+        }
+    });
+    Ok(())
+}
+
+async fn health(Shared(metrics): Shared<Arc<Metrics>>) -> (StatusCode, String) {
+    match metrics.health() {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(down) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("not following: {}\n", down.join(", ")))
+        }
+    }
+}
+
+/// A bar for each table whose rows are being read, when a terminal watches.
+async fn show_progress(metrics: Metrics) {
+    if !std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+        return;
+    }
+    let bars = MultiProgress::new();
+    let style = ProgressStyle::with_template("{spinner} {msg} {human_pos} rows, {per_sec}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner());
+    let mut shown: BTreeMap<String, ProgressBar> = BTreeMap::new();
+    loop {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        let running = metrics.snapshots();
+        let mut names = Vec::new();
+        for (source, table, rows) in running {
+            let name = format!("{source} {table}");
+            let bar = shown.entry(name.clone()).or_insert_with(|| {
+                let bar = bars.add(ProgressBar::new_spinner().with_style(style.clone()));
+                bar.set_message(name.clone());
+                bar
+            });
+            bar.set_position(rows);
+            names.push(name);
+        }
+        shown.retain(|name, bar| {
+            let runs = names.contains(name);
+            if !runs {
+                bar.finish_and_clear();
+            }
+            runs
+        });
+    }
+}

@@ -1,0 +1,259 @@
+//! What the commands other than `run` say: from the lake, or from the sources, never from memory.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use lakeward_connectors::postgres::{Lsn, Postgres};
+use lakeward_connectors::source::{Finding, Source};
+use lakeward_connectors::{Error, Result};
+use object_store::path::Path;
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::daemon::Outcome;
+use crate::delta::store::{Lake, table_path};
+use crate::epoch::{Ledger, State};
+
+/// Prints `value` as JSON, or `text`.
+fn print(json: bool, value: &impl Serialize, text: &str) -> Result<()> {
+    match json {
+        true => {
+            let value = serde_json::to_string_pretty(value)
+                .map_err(|error| Error::internal("can't be shown as JSON").caused_by(error))?;
+            println!("{value}");
+        }
+        false => print!("{text}"),
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct EndedSource {
+    error: Option<String>,
+    stopped: BTreeMap<String, String>,
+}
+
+/// How `run` ended. Without an error it is well, unless `--until-current` was asked for and a table
+/// stopped.
+///
+/// # Errors
+/// When a source ended with one: the first.
+pub fn ended(outcome: &Outcome, until_current: bool, told: bool, json: bool) -> Result<ExitCode> {
+    let mut shown = BTreeMap::new();
+    let mut text = String::new();
+    let mut code = ExitCode::SUCCESS;
+    let mut failed = false;
+    for (name, result) in outcome {
+        let entry = match result {
+            Ok(ended) => {
+                let stopped: BTreeMap<_, _> =
+                    ended.stopped.iter().map(|(id, why)| (id.to_string(), why.clone())).collect();
+                for (table, why) in &stopped {
+                    text.push_str(&format!("{name}: {table} is stopped: {why}\n"));
+                }
+                if until_current && !told && !stopped.is_empty() && !failed {
+                    code = ExitCode::FAILURE;
+                }
+                EndedSource { error: None, stopped }
+            }
+            Err(error) => {
+                text.push_str(&format!("{name}: {}\n", error.full()));
+                let config = error.kind() == lakeward_connectors::ErrorKind::Config;
+                if !failed {
+                    code = if config { ExitCode::from(2) } else { ExitCode::FAILURE };
+                }
+                failed = true;
+                EndedSource { error: Some(error.full()), stopped: BTreeMap::new() }
+            }
+        };
+        shown.insert(name.clone(), entry);
+    }
+    if json {
+        print(true, &shown, "")?;
+    } else {
+        eprint!("{text}");
+    }
+    Ok(code)
+}
+
+/// `lakeward check`.
+///
+/// # Errors
+/// None of a source's own: those are findings.
+pub async fn check(config: &Config, json: bool) -> Result<ExitCode> {
+    let mut findings: BTreeMap<String, Vec<Finding>> = BTreeMap::new();
+    let lake = match Lake::open(&config.lake) {
+        Ok(lake) => lake.check().await.err(),
+        Err(error) => Some(error),
+    };
+    if let Some(error) = lake {
+        findings.insert("lake".to_owned(), vec![found(&error)]);
+    }
+    for (name, source) in &config.sources {
+        let checked = match Postgres::connect(source.options(name)).await {
+            Ok(mut source) => source.check().await,
+            Err(error) => Err(error),
+        };
+        let found = checked.unwrap_or_else(|error| vec![found(&error)]);
+        findings.insert(name.clone(), found);
+    }
+    let mut text = String::new();
+    for (place, found) in &findings {
+        for finding in found {
+            let weight = if finding.fatal { "problem" } else { "note" };
+            text.push_str(&format!("{place}: {weight}: {}\n", finding.problem));
+            if !finding.remedy.is_empty() {
+                text.push_str(&format!("    {}\n", finding.remedy.replace('\n', "\n    ")));
+            }
+        }
+    }
+    let fatal = findings.values().flatten().any(|finding| finding.fatal);
+    if !fatal {
+        text.push_str("nothing keeps the sources from being kept\n");
+    }
+    print(json, &findings, &text)?;
+    Ok(if fatal { ExitCode::from(2) } else { ExitCode::SUCCESS })
+}
+
+fn found(error: &Error) -> Finding {
+    Finding { fatal: true, problem: error.full(), remedy: String::new() }
+}
+
+#[derive(Serialize)]
+struct TableStatus {
+    state: State,
+    held: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    path: String,
+    rows: u64,
+    files: usize,
+    version: i64,
+}
+
+#[derive(Serialize)]
+struct SourceStatus {
+    epoch: u64,
+    to: String,
+    written_ms: i64,
+    tables: BTreeMap<String, TableStatus>,
+}
+
+/// `lakeward status`: what the lake itself says.
+///
+/// # Errors
+/// When the lake can't be read.
+pub async fn status(config: &Config, json: bool) -> Result<ExitCode> {
+    let lake = Lake::open(&config.lake)?;
+    let mut sources = BTreeMap::new();
+    for name in config.sources.keys() {
+        let ledger = Ledger::<Lsn>::open(lake.clone(), name, String::new()).await?;
+        let Some(file) = ledger.newest() else { continue };
+        let mut tables = BTreeMap::new();
+        for id in file.roster.iter().flatten().map(|(id, _)| id) {
+            let path = table_path(name, id);
+            let table = crate::delta::table::Table::open(&lake, &path).await?;
+            let txn = table.as_ref().and_then(|table| table.txn(&ledger.app_id()));
+            let Some(member) = file.holds(id, txn) else { continue };
+            let status = TableStatus {
+                state: member.state,
+                held: member.held.map(|held| held.to_string()).unwrap_or_default(),
+                reason: member.reason,
+                path: path.to_string(),
+                rows: table.as_ref().map_or(0, |table| table.rows()),
+                files: table.as_ref().map_or(0, |table| table.file_count()),
+                version: table.as_ref().map_or(-1, |table| table.version()),
+            };
+            tables.insert(id.to_string(), status);
+        }
+        let (epoch, to, written_ms) = (file.epoch, file.to.to_string(), file.written_ms);
+        sources.insert(name.clone(), SourceStatus { epoch, to, written_ms, tables });
+    }
+    let mut text = String::new();
+    for (name, source) in &sources {
+        let age = (crate::pipeline::now_ms() - source.written_ms).max(0) / 1_000;
+        text.push_str(&format!("{name}  epoch {}  at {}  {age} s ago\n", source.epoch, source.to));
+        for (table, of) in &source.tables {
+            let state = format!("{:?}", of.state).to_lowercase();
+            text.push_str(&format!("  {table:<40} {state:<9} {:>12} rows {:>5} files\n", of.rows, of.files));
+            if let Some(reason) = &of.reason {
+                text.push_str(&format!("      {reason}\n"));
+            }
+        }
+    }
+    if sources.is_empty() {
+        text.push_str("the lake knows no source of this configuration yet\n");
+    }
+    print(json, &sources, &text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Serialize)]
+struct Listing {
+    source: String,
+    table: String,
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
+}
+
+/// `lakeward tables`.
+///
+/// # Errors
+/// When a source can't be reached.
+pub async fn tables(config: &Config, json: bool) -> Result<ExitCode> {
+    let mut listings = Vec::new();
+    for (name, source) in &config.sources {
+        let catalog = Postgres::connect(source.options(name)).await?.discover().await?;
+        let kept = catalog.tables.iter().map(|listed| (listed.schema.id.clone(), None));
+        let refused = catalog.refused.iter().map(|(id, why)| (id.clone(), Some(why.clone())));
+        for (id, refused) in kept.chain(refused) {
+            listings.push(Listing {
+                source: name.clone(),
+                table: id.to_string(),
+                path: table_path(name, &id).to_string(),
+                refused,
+            });
+        }
+    }
+    let mut text = String::new();
+    for of in &listings {
+        text.push_str(&format!("{}  {:<40} {}\n", of.source, of.table, of.path));
+        if let Some(reason) = &of.refused {
+            text.push_str(&format!("    refused: {reason}\n"));
+        }
+    }
+    print(json, &listings, &text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `lakeward remove SOURCE`.
+///
+/// # Errors
+/// When there is no such source, or the lake or, with `drop_slot`, the database can't be reached.
+pub async fn remove(
+    config: &Config,
+    name: &str,
+    drop_slot: bool,
+    json: bool,
+) -> Result<ExitCode> {
+    let source = config.sources.get(name).ok_or_else(|| {
+        let known: Vec<_> = config.sources.keys().cloned().collect();
+        Error::config("there is no such source")
+            .with("source", name)
+            .remedy(format!("the configuration has: {}", known.join(", ")))
+    })?;
+    let mut removed = Vec::new();
+    if drop_slot {
+        removed.extend(Postgres::connect(source.options(name)).await?.remove().await?);
+    }
+    let lake = Lake::open(&config.lake)?;
+    let folder = Path::from(format!("_lakeward/{name}"));
+    for path in lake.list(&folder).await? {
+        lake.delete(&path).await?;
+        removed.push(path.to_string());
+    }
+    let text: String = removed.iter().map(|what| format!("removed {what}\n")).collect();
+    print(json, &removed, &text)?;
+    Ok(ExitCode::SUCCESS)
+}
