@@ -59,6 +59,13 @@ impl Keys {
         self.ends.push(self.bytes.len());
         Ok((self.ends.len() - 1) as u32)
     }
+
+    /// Appends a key that is already bytes and returns its number.
+    pub fn push_bytes(&mut self, key: &[u8]) -> u32 {
+        self.bytes.extend_from_slice(key);
+        self.ends.push(self.bytes.len());
+        (self.ends.len() - 1) as u32
+    }
 }
 
 fn encode_row(schema: &TableSchema, row: &[Value<'_>], out: &mut Vec<u8>) -> Result<()> {

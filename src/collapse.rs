@@ -1,11 +1,19 @@
 //! A run of batches of one table → at most one row a key: the last write wins, in the order of the
 //! source's commits, and values the source left out are carried forward along the row's identity.
 
+mod keyed;
+mod multiset;
+mod seen;
+
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
-use lakeward_connectors::batch::Batch;
+use lakeward_connectors::batch::{Batch, Change};
+use lakeward_connectors::error::{Error, Result};
 use lakeward_connectors::key::Keys;
-use lakeward_connectors::schema::TableSchema;
+use lakeward_connectors::schema::{Identity, TableSchema};
 
 /// What a run of batches does to a table.
 #[derive(Debug)]
@@ -62,4 +70,51 @@ pub enum From {
     Lake(u32),
     /// Nowhere: the run itself deleted the row before (S5 again).
     Nowhere,
+}
+
+/// Collapses `batches`, all of one schema and in the order of the source's commits (E1).
+///
+/// With a key every key that any change touches is removed once and comes back at most once. With
+/// the full row as identity, rows that the run both adds and deletes cancel out.
+///
+/// # Errors
+/// Broken promises of the caller: no batch, batches of several schemas, a change without its row.
+pub fn collapse(batches: Vec<Batch>) -> Result<Collapsed> {
+    let Some(first) = batches.first() else {
+        return Err(Error::internal("nothing to collapse"));
+    };
+    let schema = first.schema.clone();
+    if !batches
+        .iter()
+        .all(|batch| Arc::ptr_eq(&batch.schema, &schema) || batch.schema == schema)
+    {
+        return Err(
+            Error::internal("batches of several schemas in one run").with("table", &schema.id)
+        );
+    }
+    let (keys, removals, rows) = match schema.identity {
+        Identity::Key(_) => keyed::run(&batches)?,
+        Identity::FullRow => multiset::run(&batches)?,
+    };
+    Ok(Collapsed {
+        schema,
+        batches,
+        keys,
+        removals,
+        rows,
+    })
+}
+
+/// The parts of a [`Collapsed`] that the walk produces.
+type Parts = (Keys, Vec<Removal>, Vec<NewRow>);
+
+/// The row that `change` brings.
+fn cell_of(batch: usize, change: &Change) -> Result<Cell> {
+    match change.row {
+        Some(row) => Ok(Cell {
+            batch: batch as u32,
+            row,
+        }),
+        None => Err(Error::internal("a change that brings a row has none")),
+    }
 }
