@@ -89,8 +89,10 @@ impl Case {
     /// The tables to compare, as (schema, name).
     pub fn tables(&self) -> Vec<(String, String)> {
         let split = |t: String| match t.split_once('.') {
-            Some((schema, name)) => (schema.replace('~', " "), name.replace('~', " ")),
-            None => ("public".to_owned(), t.replace('~', " ")),
+            Some((schema, name)) if !schema.is_empty() => {
+                (schema.replace('~', " "), name.replace('~', " "))
+            }
+            _ => ("public".to_owned(), t.replace('~', " ")),
         };
         self.script.list("tables").into_iter().map(split).collect()
     }

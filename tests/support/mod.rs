@@ -9,6 +9,7 @@ pub mod lake;
 pub mod modes;
 pub mod postgres;
 pub mod reader;
+pub mod scene;
 pub mod script;
 pub mod sessions;
 pub mod status;

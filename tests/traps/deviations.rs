@@ -26,6 +26,7 @@ pub fn adjust(id: &str) -> Adjust {
                 stopped("n", &["replica identity"]),
             ]
             .concat(),
+            live_only: &["d", "n"],
             ..Adjust::default()
         },
         // The identity becomes NOTHING in the instant before the DELETE. A published table then
