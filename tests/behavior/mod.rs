@@ -1,0 +1,88 @@
+//! What a user sees: scripts of ordinary life (`cases/*.sql`) in every mode on every server and
+//! store, the command line, and what goes wrong around a daemon.
+
+mod cli;
+mod faults;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::support::cases::{Adjust, Case};
+use crate::support::group::{Group, without_daemon};
+use crate::support::jobs::Job;
+use crate::support::modes::{Mode, State};
+use crate::support::{Context, Res, Server, Store, long};
+
+/// Databases that share a daemon.
+const TOGETHER: usize = 5;
+
+fn load() -> Res<Vec<Arc<Case>>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/behavior/cases");
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).context("the cases")? {
+        paths.push(entry.context("the cases")?.path());
+    }
+    paths.sort();
+    let case = |path: &Path| {
+        let id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let sql = std::fs::read_to_string(path).context(path.display())?;
+        Ok(Arc::new(Case::new(&id, &sql, None, Adjust::default())?))
+    };
+    paths.iter().map(|p| case(p)).collect()
+}
+
+/// Every mode is run on each store, and each server in the modes that differ most; with
+/// `LAKEWARD_LONG` everything.
+fn matrix() -> Vec<(Server, Store, Mode)> {
+    let mut matrix = Vec::new();
+    for server in Server::ALL {
+        for store in Store::ALL {
+            for mode in Mode::FOUR {
+                let quick = match (server, store) {
+                    (Server::Pg15, Store::Local) => true,
+                    (Server::Pg18, Store::Local) => matches!(mode, Mode::Snapshot | Mode::Killed),
+                    (Server::Pg15, Store::S3) => matches!(mode, Mode::Live),
+                    (Server::Pg18, Store::S3) => matches!(mode, Mode::Killed),
+                };
+                if quick || long() {
+                    matrix.push((server, store, mode));
+                }
+            }
+        }
+    }
+    matrix
+}
+
+/// `behavior::pg18::s3::K::upserts` and so on. The state directory is deleted between the runs.
+pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
+    let cases = load()?;
+    let mut jobs = scripts_themselves(&cases, select);
+    for (server, store, mode) in matrix() {
+        let name = |case: &Case| {
+            format!("behavior::{}::{}::{}::{}", server.name(), store.name(), mode.name(), case.id)
+        };
+        let chosen: Vec<_> = cases.iter().filter(|c| select(&name(c))).cloned().collect();
+        for cases in chosen.chunks(TOGETHER) {
+            let names = cases.iter().map(|c| name(c)).collect();
+            let state = State::Forgotten;
+            let group = Group { server, store, mode, state, cases: cases.to_vec() };
+            jobs.push(Job { names, run: Box::new(move || group.run()) });
+        }
+    }
+    jobs.extend(cli::jobs(select));
+    jobs.extend(faults::jobs(select));
+    Ok(jobs)
+}
+
+/// `behavior::pg15::scripts`: the scripts run on the server as they are, without any daemon.
+fn scripts_themselves(cases: &[Arc<Case>], select: &dyn Fn(&str) -> bool) -> Vec<Job> {
+    let jobs = Server::ALL.into_iter().filter_map(|server| {
+        let name = format!("behavior::{}::scripts", server.name());
+        let cases = cases.to_vec();
+        let run = move || -> Res<()> {
+            cases.iter().try_for_each(|case| without_daemon(server, case).context(&case.id))
+        };
+        select(&name).then(|| Job::single(name, run))
+    });
+    jobs.collect()
+}

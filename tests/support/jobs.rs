@@ -1,0 +1,122 @@
+//! Work that yields the results of one or several trials.
+//!
+//! Many cases share one daemon, so the unit of work is a job, not a trial: workers run the jobs
+//! in order, and a trial waits for its own result. Trials are printed in order whatever the
+//! workers do meanwhile.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use super::{Res, Server};
+
+pub struct Job {
+    /// The trials, in the order of the results that `run` returns.
+    pub names: Vec<String>,
+    pub run: Box<dyn FnOnce() -> Vec<Res<()>> + Send>,
+}
+
+impl Job {
+    pub fn single(name: String, run: impl FnOnce() -> Res<()> + Send + 'static) -> Self {
+        Job { names: vec![name], run: Box::new(move || vec![run()]) }
+    }
+}
+
+/// Whether the command line selects the trial of this name.
+pub fn selected(args: &Arguments, name: &str) -> bool {
+    let hit = |pattern: &String| {
+        if args.exact { name == pattern } else { name.contains(pattern.as_str()) }
+    };
+    args.filter.as_ref().is_none_or(hit) && !args.skip.iter().any(hit)
+}
+
+#[derive(Default)]
+struct Board {
+    results: Mutex<HashMap<String, Res<()>>>,
+    changed: Condvar,
+}
+
+impl Board {
+    fn wait(&self, name: &str) -> Res<()> {
+        let mut results = self.results.lock().expect("a worker panicked with the board locked");
+        loop {
+            if let Some(result) = results.remove(name) {
+                return result;
+            }
+            results = self.changed.wait(results).expect("a worker panicked with the board locked");
+        }
+    }
+
+    fn post(&self, names: &[String], mut outcome: Vec<Res<()>>) {
+        let missing = || Err("its job gave no result for this trial".to_owned());
+        outcome.resize_with(names.len(), missing);
+        let mut results = self.results.lock().expect("a worker panicked with the board locked");
+        results.extend(names.iter().cloned().zip(outcome));
+        self.changed.notify_all();
+    }
+}
+
+/// Turns jobs into trials and starts `workers` threads on them (none when only listing).
+pub fn trials(jobs: Vec<Job>, workers: usize, list: bool) -> Vec<Trial> {
+    let board = Arc::new(Board::default());
+    let trials = jobs.iter().flat_map(|j| &j.names).map(|name| {
+        let (board, key) = (board.clone(), name.clone());
+        Trial::test(name.clone(), move || board.wait(&key).map_err(Failed::from))
+    });
+    let trials = trials.collect();
+    if !list {
+        let queue = Arc::new(Mutex::new(VecDeque::from(jobs)));
+        for _ in 0..workers {
+            let (queue, board) = (queue.clone(), board.clone());
+            std::thread::spawn(move || work(&queue, &board));
+        }
+    }
+    trials
+}
+
+fn work(queue: &Mutex<VecDeque<Job>>, board: &Board) {
+    loop {
+        let next = queue.lock().expect("a worker panicked with the queue locked").pop_front();
+        let Some(job) = next else { return };
+        let result = catch_unwind(AssertUnwindSafe(job.run)).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            let text = format!("panicked: {}", text.unwrap_or("without a text"));
+            job.names.iter().map(|_| Err(text.clone())).collect()
+        });
+        board.post(&job.names, result);
+    }
+}
+
+/// Replication slots a server has for the suite at one time; `max_replication_slots` is 32.
+const SLOTS: usize = 20;
+
+static FREE: [(Mutex<usize>, Condvar); 2] =
+    [(Mutex::new(SLOTS), Condvar::new()), (Mutex::new(SLOTS), Condvar::new())];
+
+/// Replication slots of a server, given back on drop.
+pub struct Slots(Server, usize);
+
+impl Slots {
+    /// Waits until `count` slots are free. A job takes its slots once, so none waits in a circle.
+    pub fn take(server: Server, count: usize) -> Slots {
+        let count = count.min(SLOTS);
+        let (free, changed) = &FREE[server as usize];
+        let mut free = free.lock().expect("no holder panics");
+        while *free < count {
+            free = changed.wait(free).expect("no holder panics");
+        }
+        *free -= count;
+        Slots(server, count)
+    }
+}
+
+impl Drop for Slots {
+    fn drop(&mut self) {
+        let (free, changed) = &FREE[self.0 as usize];
+        *free.lock().expect("no holder panics") += self.1;
+        changed.notify_all();
+    }
+}
