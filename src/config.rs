@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use lakeward_connectors::filter::TableFilter;
 use lakeward_connectors::schema::TableId;
+use lakeward_connectors::postgres;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+use crate::delta::store::{LakeOptions, S3Options};
 
 /// What a user configured, with every default filled in.
 #[derive(Debug, Clone)]
@@ -112,6 +115,39 @@ impl fmt::Display for Faults {
 }
 
 impl std::error::Error for Faults {}
+
+impl LakeConfig {
+    /// What the store is opened with.
+    pub fn options(&self) -> LakeOptions {
+        let text = |key: &str| self.s3.get(key).map(|value| value.reveal().to_owned());
+        LakeOptions {
+            url: self.url.clone(),
+            s3: S3Options {
+                endpoint: text("endpoint"),
+                region: text("region"),
+                access_key_id: text("access_key_id"),
+                secret_access_key: text("secret_access_key"),
+                allow_http: text("allow_http").is_some_and(|value| value == "true"),
+                ..S3Options::default()
+            },
+        }
+    }
+}
+
+impl SourceConfig {
+    /// What the connector is opened with, for the source called `name`.
+    pub fn options(&self, name: &str) -> postgres::Options {
+        postgres::Options {
+            source: name.to_owned(),
+            url: self.url.reveal().to_owned().into(),
+            tables: self.tables.clone(),
+            publication: self.publication.clone(),
+            slot: self.slot.clone(),
+            ssl_root_cert: self.ssl_root_cert.clone(),
+            text_columns: self.text_columns.clone(),
+        }
+    }
+}
 
 impl Config {
     /// Reads `file`. Variables are taken from the process's environment.

@@ -45,7 +45,7 @@ pub type Outcome = BTreeMap<String, Result<Ended>>;
 /// # Errors
 /// When the lake can't be opened or the port is taken; a source's own errors are in the outcome.
 pub async fn keep(config: &Config, until_current: bool, stop: CancellationToken) -> Result<Outcome> {
-    let lake = Lake::open(&config.lake)?;
+    let lake = Lake::open(&config.lake.options())?;
     let metrics = Metrics::default();
     let mut beside = JoinSet::new();
     serve(config.listen, metrics.clone(), &mut beside).await?;

@@ -14,7 +14,6 @@ use bytes::Bytes;
 use lakeward_connectors::schema::TableId;
 use lakeward_connectors::source::{KeyText, Position, Range};
 use lakeward_connectors::{Error, Result};
-use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::delta::store::{Created, Lake};
@@ -300,18 +299,18 @@ impl<P: Position> Ledger<P> {
         Ok(())
     }
 
-    fn folder(&self) -> Path {
-        Path::from(format!("_lakeward/{}/epochs", self.source))
+    fn folder(&self) -> String {
+        format!("_lakeward/{}/epochs", self.source)
     }
 
-    fn path(&self, epoch: u64) -> Path {
-        self.folder().join(format!("{epoch}.json"))
+    fn path(&self, epoch: u64) -> String {
+        format!("{}/{epoch}.json", self.folder())
     }
 
     async fn numbers(&self) -> Result<Vec<u64>> {
-        let names = self.lake.list(&self.folder()).await?;
-        let number = |path: &Path| path.filename()?.strip_suffix(".json")?.parse().ok();
-        Ok(names.iter().filter_map(number).collect())
+        let listed = self.lake.list(&self.folder()).await?;
+        let number = |path: &str| path.rsplit('/').next()?.strip_suffix(".json")?.parse().ok();
+        Ok(listed.iter().filter_map(|object| number(&object.path)).collect())
     }
 
     async fn read_whole(&self, epoch: u64) -> Result<EpochFile<P>> {

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use lakeward_connectors::postgres::{Lsn, Postgres};
 use lakeward_connectors::source::{Finding, Source};
 use lakeward_connectors::{Error, Result};
-use object_store::path::Path;
 use serde::Serialize;
 
 use crate::config::Config;
@@ -82,7 +81,7 @@ pub fn ended(outcome: &Outcome, until_current: bool, told: bool, json: bool) -> 
 /// None of a source's own: those are findings.
 pub async fn check(config: &Config, json: bool) -> Result<ExitCode> {
     let mut findings: BTreeMap<String, Vec<Finding>> = BTreeMap::new();
-    let lake = match Lake::open(&config.lake) {
+    let lake = match Lake::open(&config.lake.options()) {
         Ok(lake) => lake.check().await.err(),
         Err(error) => Some(error),
     };
@@ -144,7 +143,7 @@ struct SourceStatus {
 /// # Errors
 /// When the lake can't be read.
 pub async fn status(config: &Config, json: bool) -> Result<ExitCode> {
-    let lake = Lake::open(&config.lake)?;
+    let lake = Lake::open(&config.lake.options())?;
     let mut sources = BTreeMap::new();
     for name in config.sources.keys() {
         let ledger = Ledger::<Lsn>::open(lake.clone(), name, String::new()).await?;
@@ -159,7 +158,7 @@ pub async fn status(config: &Config, json: bool) -> Result<ExitCode> {
                 state: member.state,
                 held: member.held.map(|held| held.to_string()).unwrap_or_default(),
                 reason: member.reason,
-                path: path.to_string(),
+                path: path.clone(),
                 rows: table.as_ref().map_or(0, |table| table.rows()),
                 files: table.as_ref().map_or(0, |table| table.file_count()),
                 version: table.as_ref().map_or(-1, |table| table.version()),
@@ -211,7 +210,7 @@ pub async fn tables(config: &Config, json: bool) -> Result<ExitCode> {
             listings.push(Listing {
                 source: name.clone(),
                 table: id.to_string(),
-                path: table_path(name, &id).to_string(),
+                path: table_path(name, &id),
                 refused,
             });
         }
@@ -247,11 +246,10 @@ pub async fn remove(
     if drop_slot {
         removed.extend(Postgres::connect(source.options(name)).await?.remove().await?);
     }
-    let lake = Lake::open(&config.lake)?;
-    let folder = Path::from(format!("_lakeward/{name}"));
-    for path in lake.list(&folder).await? {
-        lake.delete(&path).await?;
-        removed.push(path.to_string());
+    let lake = Lake::open(&config.lake.options())?;
+    for object in lake.list(&format!("_lakeward/{name}")).await? {
+        lake.delete(&object.path).await?;
+        removed.push(object.path);
     }
     let text: String = removed.iter().map(|what| format!("removed {what}\n")).collect();
     print(json, &removed, &text)?;

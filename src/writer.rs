@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use lakeward_connectors::batch::Batch;
 use lakeward_connectors::key::key_texts;
 use lakeward_connectors::schema::{Identity, TableId, TableSchema};
@@ -79,7 +80,7 @@ pub struct Report<P> {
 
 /// What the lake says a source holds.
 #[derive(Debug)]
-pub struct Standing<P> {
+pub struct Standing<P: Position> {
     /// The source's identity as of the newest epoch.
     pub identity: String,
     /// The newest epoch's `to`.
@@ -144,15 +145,20 @@ impl<P: Position> Writer<P> {
     }
 
     async fn open_tables(&self, ids: &[TableId]) -> Result<Vec<(TableId, Table)>> {
-        let opened = futures::stream::iter(ids.iter().map(|id| async {
-            let path = table_path(&self.source, id);
-            let table = match Table::open(&self.lake, &path).await? {
-                Some(table) => table,
-                None => Table::create(&self.lake, &path),
+        let mut opens: Vec<BoxFuture<'_, Result<(TableId, Table)>>> = Vec::new();
+        for id in ids {
+            let open = async move {
+                let path = table_path(&self.source, id);
+                let table = match Table::open(&self.lake, &path).await? {
+                    Some(table) => table,
+                    None => Table::create(&self.lake, &path),
+                };
+                Ok((id.clone(), table))
             };
-            Ok::<_, Error>((id.clone(), table))
-        }));
-        let opened: Vec<_> = opened.buffer_unordered(OPENS_AT_ONCE).collect().await;
+            opens.push(open.boxed());
+        }
+        let opens = futures::stream::iter(opens).buffer_unordered(OPENS_AT_ONCE);
+        let opened: Vec<_> = opens.collect().await;
         opened.into_iter().collect()
     }
 
@@ -325,12 +331,16 @@ impl<P: Position> Writer<P> {
         info.insert("lakeward.source".to_owned(), self.source.clone().into());
         info.insert("lakeward.epoch".to_owned(), epoch.into());
         info.insert("lakeward.position".to_owned(), to.to_string().into());
-        let slots = self.tables.iter_mut().filter(|(id, _)| ids.contains(*id));
-        let commits = futures::stream::iter(slots.map(|(id, slot)| {
-            let (guard, info) = (&guard, &info);
-            async move { (id, slot.table.commit(guard, info).await) }
-        }));
-        let results: Vec<_> = commits.buffer_unordered(COMMITS_AT_ONCE).collect().await;
+        let mut commits: Vec<BoxFuture<'_, (TableId, Result<Commit>)>> = Vec::new();
+        for (id, slot) in &mut self.tables {
+            if ids.contains(id) {
+                let (guard, info) = (&guard, &info);
+                let commit = async move { (id.clone(), slot.table.commit(guard, info).await) };
+                commits.push(commit.boxed());
+            }
+        }
+        let commits = futures::stream::iter(commits).buffer_unordered(COMMITS_AT_ONCE);
+        let results: Vec<_> = commits.collect().await;
         let mut conflict = None;
         for (id, result) in results {
             match result? {
@@ -338,7 +348,7 @@ impl<P: Position> Writer<P> {
                 Commit::Fenced { found } => {
                     return Err(self.ledger.superseded(found.unsigned_abs()).with("table", id));
                 }
-                Commit::Conflict(why) => conflict = Some((id.clone(), why)),
+                Commit::Conflict(why) => conflict = Some((id, why)),
             }
         }
         match conflict {
