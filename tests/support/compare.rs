@@ -57,16 +57,13 @@ pub fn equal(pg: &Pg, schema: &str, table: &str, url: &str, allow: &Allow) -> Re
 }
 
 pub fn equal_rows(source: &SourceTable, lake: LakeRows, allow: &Allow) -> Res<()> {
-    let note = lake.note.clone();
+    let types = lake.columns.iter().zip(&lake.types).map(|(c, t)| format!("{c} {t}"));
+    let types: Vec<String> = types.collect();
+    let note = lake.note.as_deref().map(|n| format!("; {n}")).unwrap_or_default();
+    let by = format!("\n  (read by {}: {}{note})", lake.engine, types.join(", "));
     let (columns, lake) = projected(source, lake, allow)?;
     let source = pick(&source.columns, &source.rows, &columns);
-    match difference(&source, &lake) {
-        None => Ok(()),
-        Some(text) => Err(match note {
-            Some(note) => format!("{text}\n  ({note})"),
-            None => text,
-        }),
-    }
+    difference(&source, &lake).map_or(Ok(()), |text| Err(text + &by))
 }
 
 /// Rows of the lake that the source doesn't have: for a table that stopped, none may be.

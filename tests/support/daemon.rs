@@ -36,11 +36,6 @@ impl Source {
     }
 }
 
-/// The slots of the sources on a server, for messages and for cleaning.
-pub fn slot_of(source: &str) -> String {
-    format!("lakeward_{source}")
-}
-
 /// A configuration, a lake, a state directory and a log in one temporary folder.
 pub struct Setup {
     dir: Option<TempDir>,

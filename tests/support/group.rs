@@ -171,7 +171,7 @@ fn first_chunk(setup: &Setup) -> Res<()> {
     let end = Instant::now() + Duration::from_secs(20);
     while Instant::now() < end {
         for source in &setup.sources {
-            if setup.lake.epoch_count(&source.name)? > 0 {
+            if setup.lake.newest(&["_lakeward", &source.name, "epochs"])? > 0 {
                 return Ok(());
             }
         }

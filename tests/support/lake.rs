@@ -90,15 +90,6 @@ impl Lake {
         Ok(names)
     }
 
-    /// The folders directly under a folder.
-    fn folders(&self, parts: &[&str]) -> Res<Vec<String>> {
-        let folder = self.path(parts)?;
-        let listed = block_on(self.files.list_with_delimiter(Some(&folder)));
-        let listed = listed.context(format!("listing {folder}"))?;
-        let names = listed.common_prefixes.iter().filter_map(|p| p.filename());
-        Ok(names.map(str::to_owned).collect())
-    }
-
     pub fn read(&self, parts: &[&str]) -> Res<Vec<u8>> {
         let path = self.path(parts)?;
         block_on(async { self.files.get(&path).await?.bytes().await })
@@ -118,20 +109,10 @@ impl Lake {
         Ok(Some((epoch, value)))
     }
 
-    /// How many epoch files and table commits the lake holds: it grows when a flush goes on.
-    pub fn epoch_count(&self, source: &str) -> Res<usize> {
-        Ok(self.names(&["_lakeward", source, "epochs"])?.len())
-    }
-
-    /// (schema, table) of every Delta table of a source, as the folders are named.
-    pub fn tables(&self, source: &str) -> Res<Vec<(String, String)>> {
-        let mut tables = Vec::new();
-        for schema in self.folders(&[source])? {
-            for table in self.folders(&[source, &schema])? {
-                tables.push((schema.clone(), table));
-            }
-        }
-        Ok(tables)
+    /// The highest number among the files of a folder: the newest epoch, the newest version.
+    pub fn newest(&self, parts: &[&str]) -> Res<u64> {
+        let number = |name: &String| name.strip_suffix(".json").and_then(|n| n.parse().ok());
+        Ok(self.names(parts)?.iter().filter_map(number).max().unwrap_or_default())
     }
 
     /// The actions of a table's log, oldest version first (JSON entries only).

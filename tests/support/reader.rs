@@ -37,8 +37,10 @@ pub fn script(name: &str) -> PathBuf {
 #[derive(Debug, Default, Deserialize)]
 pub struct LakeRows {
     pub columns: Vec<String>,
+    /// The Arrow types the engine gave them.
     pub types: Vec<String>,
     pub rows: Vec<Row>,
+    /// Who read it.
     pub engine: String,
     /// Why the first engine refused, if it did.
     pub note: Option<String>,
