@@ -1,0 +1,169 @@
+//! Which tables this writer may write to: a feature that it can't honour is refused with the way
+//! out, never ignored.
+
+use lakeward_connectors::{Error, Result};
+
+use super::actions::{Add, Metadata, Protocol};
+use super::log::fault;
+
+/// Features that may be listed: either this writer honours them, or [`check`] makes sure that the
+/// table does not use them.
+const FEATURES: [&str; 12] = [
+    "appendOnly",
+    "changeDataFeed",
+    "checkConstraints",
+    "clustering",
+    "columnMapping",
+    "deletionVectors",
+    "domainMetadata",
+    "generatedColumns",
+    "identityColumns",
+    "invariants",
+    "timestampNtz",
+    "vacuumProtocolCheck",
+];
+
+/// The feature of columns without a time zone.
+pub(crate) const TIMESTAMP_NTZ: &str = "timestampNtz";
+
+/// What a table needs, which has a column without a time zone or not.
+pub(crate) fn needed(without_zone: bool) -> Protocol {
+    match without_zone {
+        false => Protocol {
+            min_reader_version: 1,
+            min_writer_version: 2,
+            reader_features: None,
+            writer_features: None,
+        },
+        true => Protocol {
+            min_reader_version: 3,
+            min_writer_version: 7,
+            reader_features: Some(vec![TIMESTAMP_NTZ.to_owned()]),
+            writer_features: Some(vec![TIMESTAMP_NTZ.to_owned()]),
+        },
+    }
+}
+
+/// The protocol that a table of `present` gets when it has to hold a column without a time zone;
+/// `None` when it may already. Everything that holds now is kept.
+pub(crate) fn raised(present: &Protocol, without_zone: bool) -> Option<Protocol> {
+    let lists = |features: &Option<Vec<String>>| {
+        features
+            .as_ref()
+            .is_some_and(|list| list.iter().any(|name| name == TIMESTAMP_NTZ))
+    };
+    if !without_zone || (lists(&present.reader_features) && lists(&present.writer_features)) {
+        return None;
+    }
+    let mut reader = present.reader_features.clone().unwrap_or_default();
+    let mut writer = present.writer_features.clone().unwrap_or_default();
+    // What version 2 of writers implies must be listed from version 7 on.
+    if present.min_writer_version < 7 {
+        let implied = [
+            (2, "appendOnly"),
+            (2, "invariants"),
+            (3, "checkConstraints"),
+            (4, "changeDataFeed"),
+            (4, "generatedColumns"),
+            (5, "columnMapping"),
+            (6, "identityColumns"),
+        ];
+        let held = implied
+            .iter()
+            .filter(|(version, _)| *version <= present.min_writer_version);
+        writer.extend(held.map(|(_, name)| (*name).to_owned()));
+    }
+    if present.min_reader_version == 2 {
+        reader.push("columnMapping".to_owned());
+    }
+    for features in [&mut reader, &mut writer] {
+        if !features.iter().any(|name| name == TIMESTAMP_NTZ) {
+            features.push(TIMESTAMP_NTZ.to_owned());
+        }
+    }
+    Some(Protocol {
+        min_reader_version: 3,
+        min_writer_version: 7,
+        reader_features: Some(reader),
+        writer_features: Some(writer),
+    })
+}
+
+/// Makes sure that this writer may write to the table at `path`.
+///
+/// # Errors
+/// [`Table`](lakeward_connectors::ErrorKind::Table) with what the table uses and the way out.
+pub(crate) fn check<'a>(
+    path: &str,
+    protocol: &Protocol,
+    metadata: &Metadata,
+    mut files: impl Iterator<Item = &'a Add>,
+) -> Result<()> {
+    let refuse = |what: &str, remedy: &str| -> Result<()> {
+        Err(fault(
+            path,
+            format!("the table uses {what}, which is not supported"),
+        )
+        .remedy(remedy))
+    };
+    if protocol.min_reader_version > 3 || protocol.min_writer_version > 7 {
+        return refuse(
+            "a newer protocol",
+            "update lakeward, or write to another table",
+        );
+    }
+    let features = protocol
+        .reader_features
+        .iter()
+        .chain(&protocol.writer_features)
+        .flatten();
+    if let Some(feature) = features
+        .into_iter()
+        .find(|name| !FEATURES.contains(&name.as_str()))
+    {
+        let what = format!("the feature {feature}");
+        return refuse(
+            &what,
+            "drop the feature from the table (ALTER TABLE … DROP FEATURE)",
+        );
+    }
+    if metadata.format.provider != "parquet" {
+        return refuse("a data format other than Parquet", "write to another table");
+    }
+    if !metadata.partition_columns.is_empty() {
+        return refuse("partition columns", "write to another table");
+    }
+    check_properties(path, metadata)?;
+    let vector = files.any(|add| add.deletion_vector.is_some());
+    if vector || metadata.property("delta.enableDeletionVectors") == Some("true") {
+        return refuse(
+            "deletion vectors",
+            "set delta.enableDeletionVectors to false and run REORG TABLE … APPLY (PURGE)",
+        );
+    }
+    Ok(())
+}
+
+fn check_properties(path: &str, metadata: &Metadata) -> Result<()> {
+    let refuse = |name: &str, value: &str| -> Error {
+        fault(path, "the table has a property that is not supported")
+            .with("property", format!("{name}={value}"))
+            .remedy("unset the property, or write to another table")
+    };
+    for (name, value) in &metadata.configuration {
+        let value = value.as_deref().unwrap_or_default();
+        let set = match name.as_str() {
+            "delta.appendOnly"
+            | "delta.enableChangeDataFeed"
+            | "delta.enableRowTracking"
+            | "delta.enableTypeWidening"
+            | "delta.enableInCommitTimestamps" => value == "true",
+            "delta.columnMapping.mode" => value != "none",
+            name => name.starts_with("delta.constraints."),
+        };
+        if set {
+            return Err(refuse(name, value));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,311 @@
+//! One Delta table: what its log says, and what waits to be committed to it.
+
+use std::sync::Arc;
+
+use lakeward_connectors::schema::Evolution;
+use lakeward_connectors::{Error, Result, TableSchema};
+use rustc_hash::FxHashSet;
+use tokio::time::Instant;
+
+use super::commit::Attempt;
+use super::index::Index;
+use super::log;
+use super::protocol;
+use super::read::FileReader;
+use super::schema::Layout;
+use super::snapshot::Snapshot;
+use super::store::Lake;
+use super::view::View;
+
+/// The property of a table that holds its [`TableSchema`].
+pub(crate) const SCHEMA_PROPERTY: &str = "lakeward.schema";
+/// How many touched keys are remembered one by one.
+const TOUCHED: usize = 1_000_000;
+
+/// A Delta table with this writer's uncommitted changes to it.
+///
+/// Every method leaves the table as it was when it fails or its future is dropped, apart from
+/// files in the store that nothing names; only [`commit`](Self::commit) may leave a commit
+/// [in doubt](Self::in_doubt).
+#[derive(Debug)]
+pub struct Table {
+    pub(super) lake: Lake,
+    pub(super) path: String,
+    /// As committed; `None` until there is a log.
+    pub(super) base: Option<Snapshot>,
+    pub(super) schema: Option<Arc<TableSchema>>,
+    pub(super) layout: Option<Arc<Layout>>,
+    /// The files of the committed table with the uncommitted changes on top.
+    pub(super) view: View,
+    /// Where each row of the view is; `None` until somebody has to know.
+    pub(super) index: Option<Index>,
+    pub(super) pending: Pending,
+    /// When the log was last known to end with `base`.
+    pub(super) seen: Instant,
+}
+
+/// What a commit would change.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    /// Anything at all.
+    pub(super) changed: bool,
+    /// Schema or properties.
+    pub(super) metadata: bool,
+    /// All rows that are committed go, whichever they are.
+    pub(super) replaced: bool,
+    /// The keys of rows that went.
+    pub(super) touched: Touched,
+    /// A commit whose answer is missing.
+    pub(super) doubt: Option<Attempt>,
+}
+
+/// A set of keys that may hold more than was put into it.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    keys: FxHashSet<u64>,
+    all: bool,
+}
+
+impl Touched {
+    pub(super) fn add(&mut self, fingerprint: u64) {
+        if self.all || self.keys.len() >= TOUCHED {
+            self.all = true;
+            self.keys = FxHashSet::default();
+        } else {
+            self.keys.insert(fingerprint);
+        }
+    }
+
+    pub(super) fn has(&self, fingerprint: u64) -> bool {
+        self.all || self.keys.contains(&fingerprint)
+    }
+}
+
+impl Table {
+    /// The table at `path` of the lake; `None` when there is no log.
+    ///
+    /// # Errors
+    /// [`Table`](lakeward_connectors::ErrorKind::Table) when it is one that can't be written to.
+    pub async fn open(lake: &Lake, path: &str) -> Result<Option<Self>> {
+        let mut table = Self::create(lake, path);
+        table.reload().await?;
+        Ok(table.base.is_some().then_some(table))
+    }
+
+    /// A table at `path` that has no log yet: the first commit begins it.
+    pub fn create(lake: &Lake, path: &str) -> Self {
+        Self {
+            lake: lake.clone(),
+            path: path.to_owned(),
+            base: None,
+            schema: None,
+            layout: None,
+            view: View::default(),
+            index: None,
+            pending: Pending::default(),
+            seen: Instant::now(),
+        }
+    }
+
+    /// Its path in the lake.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The schema of its rows, with what is not committed yet; `None` for a new table and for one
+    /// that somebody else made.
+    pub fn schema(&self) -> Option<&Arc<TableSchema>> {
+        self.schema.as_ref()
+    }
+
+    /// The committed version; `None` before the first commit.
+    pub fn version(&self) -> Option<i64> {
+        self.base.as_ref().map(|base| base.version)
+    }
+
+    /// How far `app_id` has committed.
+    pub fn txn(&self, app_id: &str) -> Option<i64> {
+        self.base.as_ref()?.txn(app_id)
+    }
+
+    /// The number of rows, with what is not committed yet.
+    pub fn rows(&self) -> u64 {
+        self.view.rows()
+    }
+
+    /// The number of data files, with what is not committed yet.
+    pub fn files(&self) -> usize {
+        self.view.len()
+    }
+
+    /// The bytes of the data files, with what is not committed yet.
+    pub fn bytes(&self) -> u64 {
+        self.view.bytes()
+    }
+
+    /// About how much memory the index of this table takes, in bytes.
+    pub fn index_size(&self) -> usize {
+        self.index.as_ref().map_or(0, Index::size)
+    }
+
+    /// Whether there is something to commit.
+    pub fn has_pending(&self) -> bool {
+        self.pending.changed
+    }
+
+    /// Whether nobody knows if the last commit succeeded. Then only [`commit`](Self::commit) again,
+    /// with the same transactions, or [`discard`](Self::discard) are possible.
+    pub fn in_doubt(&self) -> bool {
+        self.pending.doubt.is_some()
+    }
+
+    /// Takes all rows away.
+    pub async fn truncate(&mut self) -> Result<()> {
+        self.settled()?;
+        self.replace().await;
+        Ok(())
+    }
+
+    /// Goes over to `schema` without touching rows. Columns that are new are null in older rows;
+    /// columns that are gone stay, null in newer rows.
+    ///
+    /// Says [`Evolution::Snapshot`], and does nothing, when that would show wrong values: then
+    /// the table has to be read again, into [a new generation](Self::begin_generation).
+    ///
+    /// # Errors
+    /// [`Table`](lakeward_connectors::ErrorKind::Table) when a Delta table can't have the columns.
+    pub fn evolve(&mut self, schema: &Arc<TableSchema>) -> Result<Evolution> {
+        self.settled()?;
+        if let Some(current) = &self.schema {
+            let evolution = current.evolve(schema);
+            if evolution != Evolution::InPlace {
+                return Ok(evolution);
+            }
+            // A column of that name that went earlier still has its values in older files.
+            let came = schema
+                .columns
+                .iter()
+                .filter(|c| current.column(&c.name).is_none());
+            let layout = self.layout.as_ref();
+            let held = came
+                .filter_map(|column| layout.and_then(|layout| layout.similar(&column.name)))
+                .next();
+            if let Some(name) = held {
+                let reason = format!("the lake still holds older values of a column {name}");
+                return Ok(Evolution::Snapshot(reason));
+            }
+        }
+        let layout = match &self.layout {
+            Some(layout) => layout.extended(schema)?,
+            None => Layout::new(schema)?,
+        };
+        self.adopt(Arc::clone(schema), layout);
+        Ok(Evolution::InPlace)
+    }
+
+    /// Starts from an empty table of `schema`: everything applied from here on makes up the table,
+    /// and the next commit exchanges it for what readers see until then (S9).
+    ///
+    /// # Errors
+    /// [`Table`](lakeward_connectors::ErrorKind::Table) when a Delta table can't have the columns.
+    pub async fn begin_generation(&mut self, schema: &Arc<TableSchema>) -> Result<()> {
+        self.settled()?;
+        let layout = Layout::new(schema)?;
+        self.replace().await;
+        self.adopt(Arc::clone(schema), layout);
+        Ok(())
+    }
+
+    /// Drops everything that is not committed, and goes back to what the log says.
+    pub async fn discard(&mut self) -> Result<()> {
+        let files = self.view.files().filter(|(_, file)| !file.committed);
+        let files: Vec<_> = files
+            .map(|(_, file)| self.own_path(&file.add.path))
+            .collect();
+        // As long as the commit that names them may still arrive, files must stay.
+        let doubt = self.pending.doubt.is_some();
+        self.reload().await?;
+        if !doubt {
+            self.lake.forget(files).await;
+        }
+        Ok(())
+    }
+
+    /// Reads the newest version of the log and drops everything else.
+    pub(super) async fn reload(&mut self) -> Result<()> {
+        let snapshot = log::load(&self.lake, &self.path).await?;
+        let mut fresh = Self::create(&self.lake, &self.path);
+        if let Some(snapshot) = snapshot {
+            fresh.take_up(snapshot).await?;
+        }
+        *self = fresh;
+        Ok(())
+    }
+
+    async fn take_up(&mut self, snapshot: Snapshot) -> Result<()> {
+        let (protocol, metadata) = (&snapshot.protocol, &snapshot.metadata);
+        protocol::check(&self.path, protocol, metadata, snapshot.state.files())?;
+        self.layout = Some(Arc::new(Layout::parse(
+            &self.path,
+            &metadata.schema_string,
+        )?));
+        let schema = metadata.property(SCHEMA_PROPERTY);
+        self.schema = schema
+            .and_then(|text| serde_json::from_str(text).ok())
+            .map(Arc::new);
+        for add in snapshot.state.files() {
+            let rows = match add.rows() {
+                Some(rows) => rows,
+                None => FileReader::open(&self.lake, &self.path, add).await?.rows(),
+            };
+            self.view.insert(add.clone(), rows, true);
+        }
+        self.base = Some(snapshot);
+        Ok(())
+    }
+
+    /// Empties the view and deletes the files that no commit has named.
+    async fn replace(&mut self) {
+        let ids: Vec<_> = self.view.files().map(|(id, _)| id).collect();
+        let removed = ids.into_iter().filter_map(|id| self.view.remove(id));
+        let own: Vec<_> = removed.filter(|file| !file.committed).collect();
+        let own = own
+            .iter()
+            .map(|file| self.own_path(&file.add.path))
+            .collect();
+        self.view.forget_slots();
+        self.index = self.schema.as_deref().map(Index::new);
+        self.pending.changed = true;
+        self.pending.replaced = true;
+        self.lake.forget(own).await;
+    }
+
+    /// Makes `schema` the table's, with the columns of `layout`.
+    pub(super) fn adopt(&mut self, schema: Arc<TableSchema>, layout: Layout) {
+        if self.view.len() == 0 {
+            self.view.forget_slots();
+            self.index = Some(Index::new(&schema));
+        }
+        self.schema = Some(schema);
+        self.layout = Some(Arc::new(layout));
+        self.pending.changed = true;
+        self.pending.metadata = true;
+    }
+
+    /// The path, in the lake, of a file that this writer wrote.
+    pub(super) fn own_path(&self, name: &str) -> String {
+        format!("{}/{name}", self.path)
+    }
+
+    /// # Errors
+    /// When a commit is in doubt.
+    pub(super) fn settled(&self) -> Result<()> {
+        match self.pending.doubt {
+            None => Ok(()),
+            Some(_) => Err(
+                Error::internal("the outcome of a commit must be known first")
+                    .with("Delta table", &self.path),
+            ),
+        }
+    }
+}
