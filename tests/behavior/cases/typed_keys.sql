@@ -12,8 +12,8 @@ create table k_x(k text primary key, v int); insert into k_x values ('', 1), ('a
 create table k_c(k char(5) primary key, v int); insert into k_c values ('a', 1), ('abcde', 1), ('', 1);
 create table k_ba(k bytea primary key, v int); insert into k_ba values ('\x', 1), ('\x00', 1), ('\x0000', 1), ('\xff', 1);
 create table k_d(k date primary key, v int); insert into k_d values ('4713-01-01 BC', 1), ('5874897-12-31', 1), ('2024-02-29', 1);
-create table k_ts(k timestamp primary key, v int); insert into k_ts values ('4713-01-01 BC', 1), ('294276-12-31 23:59:59.999999', 1), ('2024-02-29', 1);
-create table k_tz(k timestamptz primary key, v int); insert into k_tz values ('4713-01-02 00:00+00 BC', 1), ('294276-12-31 23:59:59.999999+00', 1), ('2024-02-29 00:00+00', 1);
+create table k_ts(k timestamp primary key, v int); insert into k_ts values ('4713-01-01 BC', 1), ('294247-01-10 04:00:54.775806', 1), ('2024-02-29', 1);
+create table k_tz(k timestamptz primary key, v int); insert into k_tz values ('4713-01-02 00:00+00 BC', 1), ('294247-01-10 04:00:54.775806+00', 1), ('2024-02-29 00:00+00', 1);
 create table k_u(k uuid primary key, v int); insert into k_u values ('00000000-0000-0000-0000-000000000000', 1), ('ffffffff-ffff-ffff-ffff-ffffffffffff', 1), ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 1);
 create table k_m(k mood primary key, v int); insert into k_m values ('sad', 1), ('ok', 1);
 create table k_t(k time primary key, v int); insert into k_t values ('00:00', 1), ('24:00', 1), ('12:34:56.789', 1);
