@@ -272,7 +272,8 @@ pub fn key_texts(schema: &TableSchema, mut key: &[u8]) -> Option<Vec<String>> {
 
 fn part_text<'a>(kind: &Type, key: &'a [u8]) -> Option<(String, &'a [u8])> {
     let fixed = |length: usize| (key.len() >= length).then(|| key.split_at(length));
-    let int = || fixed(8).and_then(|(b, rest)| Some((i64::from_be_bytes(b.try_into().ok()?), rest)));
+    let int =
+        || fixed(8).and_then(|(b, rest)| Some((i64::from_be_bytes(b.try_into().ok()?), rest)));
     let counted = || {
         let (length, rest) = fixed(4)?;
         let length = u32::from_be_bytes(length.try_into().ok()?) as usize;
@@ -308,7 +309,8 @@ fn part_text<'a>(kind: &Type, key: &'a [u8]) -> Option<(String, &'a [u8])> {
         Type::Date => int().map(|(days, rest)| (date_text(days, ""), rest))?,
         Type::Timestamp | Type::LocalTimestamp => {
             let (micros, rest) = int()?;
-            let (days, in_day) = (micros.div_euclid(86_400_000_000), micros.rem_euclid(86_400_000_000));
+            let (days, in_day) =
+                (micros.div_euclid(86_400_000_000), micros.rem_euclid(86_400_000_000));
             let (seconds, fraction) = (in_day / 1_000_000, in_day % 1_000_000);
             let zone = if *kind == Type::Timestamp { "+00" } else { "" };
             let time = format!(
@@ -347,8 +349,7 @@ pub fn civil(days: i64) -> (i64, u32, u32) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * of_year + 2) / 153;
     let day = of_year - (153 * month_from_march + 2) / 5 + 1;

@@ -24,7 +24,14 @@ pub trait Position:
     Clone + PartialEq + Debug + Display + Serialize + DeserializeOwned + Send + Sync + 'static
 {
     /// What the log calls one transaction.
-    type Transaction: Clone + PartialEq + Debug + Serialize + DeserializeOwned + Send + Sync + 'static;
+    type Transaction: Clone
+        + PartialEq
+        + Debug
+        + Serialize
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static;
 
     /// Whether `transaction` lies at or below this position.
     fn contains(&self, transaction: &Self::Transaction) -> bool;

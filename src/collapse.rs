@@ -84,10 +84,7 @@ pub fn collapse(batches: Vec<Batch>) -> Result<Collapsed> {
         return Err(Error::internal("nothing to collapse"));
     };
     let schema = first.schema.clone();
-    if !batches
-        .iter()
-        .all(|batch| Arc::ptr_eq(&batch.schema, &schema) || batch.schema == schema)
-    {
+    if !batches.iter().all(|batch| Arc::ptr_eq(&batch.schema, &schema) || batch.schema == schema) {
         return Err(
             Error::internal("batches of several schemas in one run").with("table", &schema.id)
         );
@@ -96,13 +93,7 @@ pub fn collapse(batches: Vec<Batch>) -> Result<Collapsed> {
         Identity::Key(_) => keyed::run(&batches)?,
         Identity::FullRow => multiset::run(&batches)?,
     };
-    Ok(Collapsed {
-        schema,
-        batches,
-        keys,
-        removals,
-        rows,
-    })
+    Ok(Collapsed { schema, batches, keys, removals, rows })
 }
 
 /// The parts of a [`Collapsed`] that the walk produces.
@@ -111,10 +102,7 @@ type Parts = (Keys, Vec<Removal>, Vec<NewRow>);
 /// The row that `change` brings.
 fn cell_of(batch: usize, change: &Change) -> Result<Cell> {
     match change.row {
-        Some(row) => Ok(Cell {
-            batch: batch as u32,
-            row,
-        }),
+        Some(row) => Ok(Cell { batch: batch as u32, row }),
         None => Err(Error::internal("a change that brings a row has none")),
     }
 }

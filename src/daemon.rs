@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::Config;
-use crate::delta::store::Lake;
+use crate::delta::Lake;
 use crate::metrics::{Meter, Metrics};
 use crate::pipeline::{Ended, Settings, run};
 

@@ -11,12 +11,12 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use lakeward_connectors::schema::TableId;
+use lakeward_connectors::schema::{TableId, TableSchema};
 use lakeward_connectors::source::{KeyText, Position, Range};
 use lakeward_connectors::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::delta::store::{Created, Lake};
+use crate::delta::{Created, Lake};
 
 /// The version of the file's format; a daemon refuses files of a newer one.
 const FORMAT: u32 = 1;
@@ -89,7 +89,14 @@ pub struct Step<P: Position> {
     pub before: Member<P>,
     /// What it holds when its `txn` is.
     pub after: Member<P>,
+    /// The schema of a table that this epoch creates: whoever takes over may have to create it in
+    /// order to fence it (E6).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creates: Option<TableSchema>,
 }
+
+/// What a table that an epoch commits held before, and its schema when the epoch creates it.
+pub type Before<P> = (Member<P>, Option<TableSchema>);
 
 /// Every table of a source and what it holds.
 pub type Roster<P> = BTreeMap<TableId, Member<P>>;
@@ -143,8 +150,8 @@ pub struct Entry<P: Position> {
     pub to: P,
     /// Every table after this epoch's commits.
     pub roster: Roster<P>,
-    /// The tables among them that this epoch commits, with what they held before.
-    pub commits: BTreeMap<TableId, Member<P>>,
+    /// The tables among them that this epoch commits.
+    pub commits: BTreeMap<TableId, Before<P>>,
     /// The list of S4.
     pub unseen: Vec<P::Transaction>,
     /// When, milliseconds of Unix time.
@@ -222,9 +229,9 @@ impl<P: Position> Ledger<P> {
     fn compose(&self, epoch: u64, entry: Entry<P>) -> EpochFile<P> {
         let mut commits = BTreeMap::new();
         let mut roster = entry.roster;
-        for (table, before) in entry.commits {
+        for (table, (before, creates)) in entry.commits {
             if let Some(after) = roster.get(&table) {
-                commits.insert(table, Step { before, after: after.clone() });
+                commits.insert(table, Step { before, after: after.clone(), creates });
             }
         }
         for member in roster.values_mut() {
@@ -232,7 +239,8 @@ impl<P: Position> Ledger<P> {
                 member.held = None;
             }
         }
-        let unchanged = self.newest.as_ref().is_some_and(|last| last.roster.as_ref() == Some(&roster));
+        let unchanged =
+            self.newest.as_ref().is_some_and(|last| last.roster.as_ref() == Some(&roster));
         EpochFile {
             format: FORMAT,
             epoch,

@@ -1,4 +1,17 @@
 //! Changes → Delta: everything behind the connectors.
+//!
+//! [`pipeline`] drives one source: it decodes into [`buffer`], lets [`snapshot`] read existing rows
+//! whose [`window`]s close into the same buffer, and hands both to the [`writer`], which
+//! [`collapse`]s them, applies them to tables of the [`delta`] lake and closes an [`epoch`].
+//! [`daemon`] keeps one pipeline a source running; [`report`] is what the other commands say.
 
+pub mod buffer;
 pub mod collapse;
 pub mod delta;
+pub mod epoch;
+pub mod metrics;
+pub mod pipeline;
+pub mod snapshot;
+pub mod start;
+pub mod window;
+pub mod writer;

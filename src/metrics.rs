@@ -109,7 +109,8 @@ impl Metrics {
         let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let of = |meter: &Meter| {
             let running = meter.state.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
-            let rows = running.iter().map(|(table, rows)| (meter.source.clone(), table.clone(), *rows));
+            let rows =
+                running.iter().map(|(table, rows)| (meter.source.clone(), table.clone(), *rows));
             rows.collect::<Vec<_>>()
         };
         sources.iter().flat_map(of).collect()

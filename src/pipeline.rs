@@ -21,9 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lakeward_connectors::schema::{Evolution, Identity, TableId, TableSchema};
-use lakeward_connectors::source::{
-    Catalog, Decoded, Position, Range, Resolved, Source, Stream,
-};
+use lakeward_connectors::source::{Catalog, Decoded, Position, Range, Resolved, Source, Stream};
 use lakeward_connectors::{Error, Result};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -31,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::buffer::{Changes, Step};
-use crate::delta::store::Lake;
+use crate::delta::Lake;
 use crate::epoch::{Member, Progress, Roster, State};
 use crate::metrics::Meter;
 use crate::snapshot::{Event, Snapshots};
@@ -148,12 +146,7 @@ pub async fn run<S: Source>(
 
 impl<S: Source> Pipeline<S> {
     /// Takes the source over (E6) and opens its log.
-    async fn start(
-        mut source: S,
-        lake: Lake,
-        settings: Settings,
-        meter: Meter,
-    ) -> Result<Self> {
+    async fn start(mut source: S, lake: Lake, settings: Settings, meter: Meter) -> Result<Self> {
         let (writer, standing) = open_writer(&lake, &settings).await?;
         let catalog = source.discover().await?;
         let schemas: Vec<_> = catalog.tables.iter().map(|listed| listed.schema.clone()).collect();
@@ -219,14 +212,8 @@ impl<S: Source> Pipeline<S> {
                 let drift = now
                     .filter(|listed| schema.evolve(&listed.schema) != Evolution::Same)
                     .map(|listed| (listed.schema.clone(), catalog.high.clone()));
-                let tracked = Tracked {
-                    schema,
-                    stopped: None,
-                    reason: None,
-                    held,
-                    joins: None,
-                    drift,
-                };
+                let tracked =
+                    Tracked { schema, stopped: None, reason: None, held, joins: None, drift };
                 self.tables.insert(id, tracked);
             }
             Start::Read { id, reason } => {
@@ -330,8 +317,7 @@ impl<S: Source> Pipeline<S> {
         self.changes.restart(&id);
         self.changes.track_all(true);
         self.changes.push_ahead(&id, step);
-        let progress =
-            Progress { ranges: vec![Range::default()], keys: Vec::new(), staged };
+        let progress = Progress { ranges: vec![Range::default()], keys: Vec::new(), staged };
         self.snapshots.begin(schema, high, horizon, progress);
         self.dirty = true;
     }
@@ -509,7 +495,9 @@ impl<S: Source> Pipeline<S> {
         let due: Vec<_> = self
             .tables
             .values_mut()
-            .filter_map(|t| t.drift.take_if(|(_, high)| position.covers(high)).map(|d| (t.schema.clone(), d)))
+            .filter_map(|t| {
+                t.drift.take_if(|(_, high)| position.covers(high)).map(|d| (t.schema.clone(), d))
+            })
             .collect();
         for (schema, (now, high)) in due {
             match schema.evolve(&now) {
@@ -622,8 +610,11 @@ impl<S: Source> Pipeline<S> {
         let Done::Flushed(report) = done else { return Ok(()) };
         debug_assert!(report.to.covers(&self.durable), "I3");
         debug!(epoch = report.epoch, to = %report.to, commits = report.commits, "durable");
-        for (table, reason) in report.stopped {
-            self.stop_table(&table, reason);
+        for (table, state, reason) in report.lost {
+            match state {
+                State::Gap => self.look_again(&table, reason).await?,
+                _ => self.stop_table(&table, reason),
+            }
         }
         let position = self.changes.position().clone();
         for (table, keys) in report.missing {

@@ -160,8 +160,8 @@ pub async fn status(config: &Config, json: bool) -> Result<ExitCode> {
                 reason: member.reason,
                 path: path.clone(),
                 rows: table.as_ref().map_or(0, |table| table.rows()),
-                files: table.as_ref().map_or(0, |table| table.file_count()),
-                version: table.as_ref().map_or(-1, |table| table.version()),
+                files: table.as_ref().map_or(0, |table| table.files()),
+                version: table.as_ref().and_then(|table| table.version()).unwrap_or(-1),
             };
             tables.insert(id.to_string(), status);
         }

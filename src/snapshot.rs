@@ -199,9 +199,10 @@ impl<S: Source> Snapshots<S> {
     pub fn waits_for_stream(&self, position: &S::Position) -> bool {
         self.runs.values().any(|run| {
             !position.covers(&run.start)
-                || run.windows.values().any(|window| {
-                    window.high.as_ref().is_some_and(|high| !position.covers(high))
-                })
+                || run
+                    .windows
+                    .values()
+                    .any(|window| window.high.as_ref().is_some_and(|high| !position.covers(high)))
         })
     }
 

@@ -8,7 +8,7 @@ use lakeward_connectors::schema::{TableId, TableSchema};
 use lakeward_connectors::source::{Catalog, Established, Position};
 use tracing::{info, warn};
 
-use crate::delta::store::Lake;
+use crate::delta::Lake;
 use crate::epoch::{Progress, State};
 use crate::pipeline::{Settings, now_ms};
 use crate::writer::{Standing, Writer};
@@ -75,12 +75,9 @@ pub async fn open_writer<P: Position>(
     settings: &Settings,
 ) -> Result<(Writer<P>, Option<Standing<P>>)> {
     let lease = settings.flush_interval.min(LEASE_MAX);
-    let newest = crate::epoch::Ledger::<P>::open(
-        lake.clone(),
-        &settings.source,
-        settings.nonce.clone(),
-    )
-    .await?;
+    let newest =
+        crate::epoch::Ledger::<P>::open(lake.clone(), &settings.source, settings.nonce.clone())
+            .await?;
     if let Some(file) = newest.newest().filter(|file| file.nonce != settings.nonce) {
         let age = Duration::from_millis(now_ms().saturating_sub(file.written_ms).max(0) as u64);
         if let Some(rest) = lease.checked_sub(age) {

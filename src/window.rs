@@ -116,9 +116,7 @@ impl<P: Position, V: View<P::Transaction>> Window<P, V> {
     ) -> Vec<Batch> {
         let (Some(touched), Some(view)) = (touched, &self.view) else { return self.rows };
         let newer = |serials: &[u64]| {
-            serials.iter().any(|&serial| {
-                serial >= self.since && !is_seen(serial, delivered, view)
-            })
+            serials.iter().any(|&serial| serial >= self.since && !is_seen(serial, delivered, view))
         };
         if newer(&touched.truncates) {
             return Vec::new();

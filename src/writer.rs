@@ -11,15 +11,14 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use lakeward_connectors::batch::Batch;
 use lakeward_connectors::key::key_texts;
-use lakeward_connectors::schema::{Identity, TableId, TableSchema};
+use lakeward_connectors::schema::{Evolution, Identity, TableId, TableSchema};
 use lakeward_connectors::source::{KeyText, Position};
 use lakeward_connectors::{Error, ErrorKind, Result};
 
 use crate::buffer::{Step, Work};
 use crate::collapse::collapse;
-use crate::delta::store::{Lake, table_path};
-use crate::delta::table::{Commit, Guard, Table};
-use crate::epoch::{Entry, EpochFile, Ledger, Member, Progress, Roster, State};
+use crate::delta::{Commit, Lake, Table, table_path};
+use crate::epoch::{Before, Entry, EpochFile, Ledger, Member, Progress, Roster, State};
 
 /// How many tables commit at a time.
 const COMMITS_AT_ONCE: usize = 8;
@@ -40,8 +39,8 @@ struct Slot {
     table: Table,
     /// Keys whose row must be read again, found since the last epoch (S5).
     missing: Vec<KeyText>,
-    /// Why the table can't go on, found since the last epoch.
-    fault: Option<String>,
+    /// Why the table can't go on, found since the last epoch: it stops, or it is read again.
+    fault: Option<(State, String)>,
 }
 
 /// What a flush closes.
@@ -72,8 +71,8 @@ pub struct Report<P> {
     pub to: P,
     /// Keys whose row must be read again (S5).
     pub missing: BTreeMap<TableId, Vec<KeyText>>,
-    /// Tables that stopped, and why.
-    pub stopped: Vec<(TableId, String)>,
+    /// Tables that lost their place: they are stopped, or to be read again ([`State::Gap`]).
+    pub lost: Vec<(TableId, State, String)>,
     /// The tables committed.
     pub commits: usize,
 }
@@ -121,19 +120,26 @@ impl<P: Position> Writer<P> {
             self.put(id, table);
         }
         let app_id = self.ledger.app_id();
-        let guard = self.guard(file.epoch + 1);
+        let (fence_id, next) = (self.ledger.fence_id(), self.ledger.next() as i64);
         let mut members = BTreeMap::new();
+        let mut fenced = next;
         for id in ids {
             let slot = self.slot(&id)?;
             let mut txn = slot.table.txn(&app_id);
-            if file.commits.contains_key(&id) && txn != Some(file.epoch as i64) {
-                txn = slot.table.fence(&guard).await?;
+            let step = file.commits.get(&id).filter(|_| txn != Some(file.epoch as i64));
+            if let Some(step) = step {
+                if let (None, Some(schema)) = (slot.table.version(), &step.creates) {
+                    slot.table.evolve(&Arc::new(schema.clone()))?;
+                }
+                let found = slot.table.fence(&fence_id, next).await?;
+                fenced = fenced.max(found);
+                txn = slot.table.txn(&app_id);
             }
             let Some(member) = file.holds(&id, txn) else { continue };
             members.insert(id.clone(), (member.clone(), slot.table.schema().cloned()));
             self.members.insert(id, member);
         }
-        if self.ledger.is_superseded().await? {
+        if fenced > next || self.ledger.is_superseded().await? {
             return Err(self.ledger.superseded(file.epoch + 1));
         }
         Ok(Standing {
@@ -172,14 +178,6 @@ impl<P: Position> Writer<P> {
             .ok_or_else(|| Error::internal("a table was never opened").with("table", id))
     }
 
-    fn guard(&self, epoch: u64) -> Guard {
-        Guard {
-            app_id: self.ledger.app_id(),
-            fence_id: self.ledger.fence_id(),
-            epoch: epoch as i64,
-        }
-    }
-
     /// Adds a table that no epoch knows yet; says whether the lake holds rows of it all the same,
     /// which then are of unknown position (E3: a `gap`).
     ///
@@ -196,7 +194,7 @@ impl<P: Position> Writer<P> {
 
     /// The rows and files of every table, for metrics.
     pub fn sizes(&self) -> impl Iterator<Item = (&TableId, u64, usize)> {
-        self.tables.iter().map(|(id, slot)| (id, slot.table.rows(), slot.table.file_count()))
+        self.tables.iter().map(|(id, slot)| (id, slot.table.rows(), slot.table.files()))
     }
 
     /// Whether another daemon has written a newer epoch (E9).
@@ -227,13 +225,14 @@ impl<P: Position> Writer<P> {
             if slot.fault.is_some() {
                 continue;
             }
-            if let Err(error) = slot.apply(steps).await {
-                if error.kind() == ErrorKind::Unavailable {
-                    return Err(error);
-                }
-                slot.fault = Some(error.full());
-                slot.table.discard().await?;
-            }
+            let fault = match slot.apply(steps).await {
+                Ok(None) => continue,
+                Ok(Some(reason)) => (State::Gap, reason),
+                Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+                Err(error) => (State::Stopped, error.full()),
+            };
+            slot.fault = Some(fault);
+            slot.table.discard().await?;
         }
         Ok(())
     }
@@ -245,11 +244,9 @@ impl<P: Position> Writer<P> {
     /// the way: the source then starts over from the lake, which says how far it got.
     pub async fn flush(&mut self, mut plan: Plan<P>) -> Result<Report<P>> {
         self.apply(std::mem::take(&mut plan.work)).await?;
-        let (missing, stopped) = self.take_findings(&mut plan);
-        let commits: BTreeMap<TableId, Member<P>> = self
-            .pending(&plan)
-            .map(|id| (id.clone(), self.before(id, &plan.to)))
-            .collect();
+        let (missing, lost) = self.take_findings(&mut plan);
+        let commits: BTreeMap<TableId, Before<P>> =
+            self.pending(&plan).map(|id| (id.clone(), self.before(id, &plan.to))).collect();
         let ids: BTreeSet<TableId> = commits.keys().cloned().collect();
         let epoch = self
             .ledger
@@ -264,7 +261,7 @@ impl<P: Position> Writer<P> {
             .await?;
         self.commit(epoch, &ids, &plan.to).await?;
         self.members = plan.members;
-        Ok(Report { epoch, to: plan.to, missing, stopped, commits: ids.len() })
+        Ok(Report { epoch, to: plan.to, missing, lost, commits: ids.len() })
     }
 
     /// Deletes epoch files that nobody needs.
@@ -281,16 +278,16 @@ impl<P: Position> Writer<P> {
     fn take_findings(
         &mut self,
         plan: &mut Plan<P>,
-    ) -> (BTreeMap<TableId, Vec<KeyText>>, Vec<(TableId, String)>) {
-        let (mut missing, mut stopped) = (BTreeMap::new(), Vec::new());
+    ) -> (BTreeMap<TableId, Vec<KeyText>>, Vec<(TableId, State, String)>) {
+        let (mut missing, mut lost) = (BTreeMap::new(), Vec::new());
         for (id, slot) in &mut self.tables {
             let Some(member) = plan.members.get_mut(id) else { continue };
-            if let Some(reason) = slot.fault.take() {
+            if let Some((state, reason)) = slot.fault.take() {
                 slot.missing.clear();
-                member.state = State::Stopped;
+                member.state = state;
                 member.progress = Progress::default();
                 member.reason = Some(reason.clone());
-                stopped.push((id.clone(), reason));
+                lost.push((id.clone(), state, reason));
             } else if !slot.missing.is_empty() {
                 let keys = std::mem::take(&mut slot.missing);
                 member.state = State::Snapshot;
@@ -298,7 +295,7 @@ impl<P: Position> Writer<P> {
                 missing.insert(id.clone(), keys);
             }
         }
-        (missing, stopped)
+        (missing, lost)
     }
 
     /// The tables that this epoch commits.
@@ -315,18 +312,20 @@ impl<P: Position> Writer<P> {
     }
 
     /// What `id` holds until it is committed.
-    fn before(&self, id: &TableId, to: &P) -> Member<P> {
+    fn before(&self, id: &TableId, to: &P) -> Before<P> {
         let nothing = Member {
             state: State::Snapshot,
             held: Some(to.clone()),
             progress: Progress { ranges: vec![Default::default()], ..Progress::default() },
             reason: None,
         };
-        self.members.get(id).cloned().unwrap_or(nothing)
+        let new = self.tables.get(id).filter(|slot| slot.table.version().is_none());
+        let creates = new.and_then(|slot| slot.table.schema()).map(|schema| (**schema).clone());
+        (self.members.get(id).cloned().unwrap_or(nothing), creates)
     }
 
     async fn commit(&mut self, epoch: u64, ids: &BTreeSet<TableId>, to: &P) -> Result<()> {
-        let guard = self.guard(epoch);
+        let txns = [(self.ledger.app_id(), epoch as i64)];
         let mut info = serde_json::Map::new();
         info.insert("lakeward.source".to_owned(), self.source.clone().into());
         info.insert("lakeward.epoch".to_owned(), epoch.into());
@@ -334,8 +333,10 @@ impl<P: Position> Writer<P> {
         let mut commits: Vec<BoxFuture<'_, (TableId, Result<Commit>)>> = Vec::new();
         for (id, slot) in &mut self.tables {
             if ids.contains(id) {
-                let (guard, info) = (&guard, &info);
-                let commit = async move { (id.clone(), slot.table.commit(guard, info).await) };
+                let (txns, info) = (&txns, info.clone());
+                let commit = async move {
+                    (id.clone(), slot.table.commit(txns, info, "STREAMING UPDATE").await)
+                };
                 commits.push(commit.boxed());
             }
         }
@@ -345,7 +346,7 @@ impl<P: Position> Writer<P> {
         for (id, result) in results {
             match result? {
                 Commit::Done { .. } => {}
-                Commit::Fenced { found } => {
+                Commit::Fenced { found, .. } => {
                     return Err(self.ledger.superseded(found.unsigned_abs()).with("table", id));
                 }
                 Commit::Conflict(why) => conflict = Some((id, why)),
@@ -364,7 +365,8 @@ impl<P: Position> Writer<P> {
 
 impl Slot {
     /// Takes up steps in order; runs of rows under one schema are collapsed together.
-    async fn apply(&mut self, steps: Vec<Step>) -> Result<()> {
+    /// Says why the table has to be read again, when its columns can't change in place.
+    async fn apply(&mut self, steps: Vec<Step>) -> Result<Option<String>> {
         let mut run: Vec<Batch> = Vec::new();
         for step in steps {
             match step {
@@ -382,13 +384,15 @@ impl Slot {
                 }
                 Step::Evolve(schema) => {
                     self.rows(std::mem::take(&mut run)).await?;
-                    self.table.evolve(schema)?;
+                    if let Evolution::Snapshot(reason) = self.table.evolve(&schema)? {
+                        return Ok(Some(reason));
+                    }
                 }
                 Step::Generation(schema) => {
                     run.clear();
                     self.missing.clear();
                     self.table.discard().await?;
-                    self.table.begin_generation(schema).await?;
+                    self.table.begin_generation(&schema).await?;
                 }
                 Step::Discard => {
                     run.clear();
@@ -397,13 +401,14 @@ impl Slot {
                 }
             }
         }
-        self.rows(run).await
+        self.rows(run).await?;
+        Ok(None)
     }
 
     async fn rows(&mut self, run: Vec<Batch>) -> Result<()> {
         let Some(first) = run.first() else { return Ok(()) };
         let schema = first.schema.clone();
-        let applied = self.table.apply(collapse(run)?).await?;
+        let applied = self.table.apply(&collapse(run)?).await?;
         if schema.identity == Identity::FullRow && !applied.missing.is_empty() {
             return Err(Error::internal("a row without a key came without its values")
                 .with("table", &schema.id));

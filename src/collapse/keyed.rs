@@ -69,10 +69,7 @@ impl Walk {
         // The old key goes first: a row moved onto itself stays.
         let moved = change.old_key.map(|old| self.touch(batch.keys.get(old)));
         let (number, before) = self.touch(key);
-        let mut version = Version {
-            cell,
-            base: COMPLETE,
-        };
+        let mut version = Version { cell, base: COMPLETE };
         if partial.contains(cell.row) {
             version.base = self.bases.len() as u32;
             self.bases.push(base(moved.unwrap_or((number, before))));
@@ -94,28 +91,15 @@ impl Walk {
     }
 
     fn finish(self, batches: &[Batch]) -> Parts {
-        let Self {
-            seen,
-            states,
-            bases,
-        } = self;
-        let removals = (0..states.len() as u32)
-            .map(|key| Removal { key, rows: 1 })
-            .collect();
-        let rows = states
-            .iter()
-            .enumerate()
-            .filter_map(|(key, state)| match state {
-                State::Row(version) => {
-                    let carried = carried(batches, &bases, *version);
-                    Some(NewRow {
-                        key: key as u32,
-                        from: version.cell,
-                        carried,
-                    })
-                }
-                State::Gone => None,
-            });
+        let Self { seen, states, bases } = self;
+        let removals = (0..states.len() as u32).map(|key| Removal { key, rows: 1 }).collect();
+        let rows = states.iter().enumerate().filter_map(|(key, state)| match state {
+            State::Row(version) => {
+                let carried = carried(batches, &bases, *version);
+                Some(NewRow { key: key as u32, from: version.cell, carried })
+            }
+            State::Gone => None,
+        });
         let rows = rows.collect();
         (seen.into_keys(), removals, rows)
     }
@@ -183,8 +167,6 @@ impl PartialRows {
 
     #[inline]
     fn contains(&self, row: u32) -> bool {
-        self.0
-            .get(row as usize / 64)
-            .is_some_and(|word| word >> (row % 64) & 1 == 1)
+        self.0.get(row as usize / 64).is_some_and(|word| word >> (row % 64) & 1 == 1)
     }
 }

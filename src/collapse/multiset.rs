@@ -58,10 +58,7 @@ impl Walk {
     fn number(&mut self, key: &[u8]) -> u32 {
         let (number, new) = self.seen.number(key);
         if new {
-            self.equals.push(Equals {
-                removed: 0,
-                last: NONE,
-            });
+            self.equals.push(Equals { removed: 0, last: NONE });
         }
         number
     }
@@ -70,12 +67,7 @@ impl Walk {
         let key = self.number(key);
         let equals = &mut self.equals[key as usize];
         let before = std::mem::replace(&mut equals.last, self.added.len() as u32);
-        self.added.push(Added {
-            key,
-            cell,
-            before,
-            cancelled: false,
-        });
+        self.added.push(Added { key, cell, before, cancelled: false });
     }
 
     fn delete(&mut self, key: &[u8]) {
@@ -91,28 +83,14 @@ impl Walk {
     }
 
     fn finish(self) -> Parts {
-        let Self {
-            seen,
-            equals,
-            added,
-        } = self;
-        let removals = equals
-            .iter()
-            .enumerate()
-            .filter(|(_, equals)| equals.removed > 0);
+        let Self { seen, equals, added } = self;
+        let removals = equals.iter().enumerate().filter(|(_, equals)| equals.removed > 0);
         let removals = removals
-            .map(|(key, equals)| Removal {
-                key: key as u32,
-                rows: equals.removed,
-            })
+            .map(|(key, equals)| Removal { key: key as u32, rows: equals.removed })
             .collect();
         let rows = added.iter().filter(|added| !added.cancelled);
         let rows = rows
-            .map(|added| NewRow {
-                key: added.key,
-                from: added.cell,
-                carried: Vec::new(),
-            })
+            .map(|added| NewRow { key: added.key, from: added.cell, carried: Vec::new() })
             .collect();
         (seen.into_keys(), removals, rows)
     }

@@ -32,12 +32,7 @@ impl Seen {
 
     #[inline]
     fn number_of_word(&mut self, word: u64, key: &[u8]) -> (u32, bool) {
-        let Self {
-            keys,
-            words,
-            hasher,
-            ..
-        } = self;
+        let Self { keys, words, hasher, .. } = self;
         let hash = hash_word(hasher, word);
         if let Some((_, number)) = words.find(hash, |(other, _)| *other == word) {
             return (*number, false);
@@ -48,12 +43,7 @@ impl Seen {
     }
 
     fn number_of_bytes(&mut self, key: &[u8]) -> (u32, bool) {
-        let Self {
-            keys,
-            others,
-            hasher,
-            ..
-        } = self;
+        let Self { keys, others, hasher, .. } = self;
         let hash = hash_bytes(hasher, key);
         if let Some(number) = others.find(hash, |&number| keys.get(number) == key) {
             return (*number, false);

@@ -68,9 +68,7 @@ fn batch(schema: &Arc<TableSchema>, steps: &[Step]) -> Batch {
             None => None,
         };
         let new = (*op != Op::Delete).then_some(row.as_slice());
-        builder
-            .push(*op, old.as_ref().map(|old| old.as_slice()), new)
-            .unwrap();
+        builder.push(*op, old.as_ref().map(|old| old.as_slice()), new).unwrap();
     }
     builder.finish()
 }
@@ -85,21 +83,13 @@ fn id(keys: &Keys, key: u32) -> i64 {
 
 fn removed(collapsed: &Collapsed) -> Vec<i64> {
     assert!(collapsed.removals.iter().all(|removal| removal.rows == 1));
-    collapsed
-        .removals
-        .iter()
-        .map(|removal| id(&collapsed.keys, removal.key))
-        .collect()
+    collapsed.removals.iter().map(|removal| id(&collapsed.keys, removal.key)).collect()
 }
 
 /// The rows that come: id, row in its batch, and where `big` is when it was left out.
 fn come(collapsed: &Collapsed) -> Vec<(i64, u32, Option<From>)> {
     let rows = collapsed.rows.iter().map(|row| {
-        let big = row
-            .carried
-            .iter()
-            .find(|(column, _)| *column == 2)
-            .map(|(_, from)| *from);
+        let big = row.carried.iter().find(|(column, _)| *column == 2).map(|(_, from)| *from);
         (id(&collapsed.keys, row.key), row.from.row, big)
     });
     rows.collect()
@@ -119,12 +109,8 @@ fn in_lake(collapsed: &Collapsed, from: Option<From>) -> i64 {
 
 #[test]
 fn the_last_write_wins() {
-    let collapsed = run(&[
-        insert(1, 1, 1),
-        insert(2, 2, 2),
-        update(1, 3, Value::Int(3)),
-        delete(2),
-    ]);
+    let collapsed =
+        run(&[insert(1, 1, 1), insert(2, 2, 2), update(1, 3, Value::Int(3)), delete(2)]);
     assert_eq!(removed(&collapsed), [1, 2]);
     assert_eq!(come(&collapsed), [(1, 2, None)]);
 }
@@ -138,11 +124,7 @@ fn an_update_carries_the_lakes_value() {
 
 #[test]
 fn a_chain_of_updates_carries_along_all_of_them() {
-    let collapsed = run(&[
-        update(1, 1, Value::Int(7)),
-        update(1, 2, U),
-        update(1, 3, U),
-    ]);
+    let collapsed = run(&[update(1, 1, Value::Int(7)), update(1, 2, U), update(1, 3, U)]);
     assert_eq!(come(&collapsed), [(1, 2, in_row(0))]);
 }
 
@@ -189,10 +171,7 @@ fn a_row_inserted_again_carries_its_new_value() {
 fn a_value_of_a_row_the_run_deleted_is_nowhere() {
     let collapsed = run(&[delete(1), update(1, 2, U), delete(3), moved(3, 4, U)]);
     let rows = come(&collapsed);
-    assert_eq!(
-        rows,
-        [(1, 0, Some(From::Nowhere)), (4, 1, Some(From::Nowhere))]
-    );
+    assert_eq!(rows, [(1, 0, Some(From::Nowhere)), (4, 1, Some(From::Nowhere))]);
 }
 
 #[test]
@@ -226,28 +205,13 @@ fn what_the_caller_promised_is_checked() {
 fn equal_rows_are_counted() {
     let full = schema(Type::Int64, Identity::FullRow);
     let gone = |id, note, big| (Op::Delete, None, row(id, note, Value::Int(big)));
-    let first = batch(
-        &full,
-        &[
-            gone(1, 1, 1),
-            insert(1, 1, 1),
-            insert(1, 1, 1),
-            gone(2, 2, 2),
-        ],
-    );
+    let first = batch(&full, &[gone(1, 1, 1), insert(1, 1, 1), insert(1, 1, 1), gone(2, 2, 2)]);
     let second = batch(&full, &[gone(1, 1, 1), gone(2, 2, 2), insert(3, 3, 3)]);
     let collapsed = collapse(vec![first, second]).unwrap();
-    let counts: Vec<u32> = collapsed
-        .removals
-        .iter()
-        .map(|removal| removal.rows)
-        .collect();
+    let counts: Vec<u32> = collapsed.removals.iter().map(|removal| removal.rows).collect();
     assert_eq!(counts, [1, 2]);
     let cells: Vec<Cell> = collapsed.rows.iter().map(|row| row.from).collect();
-    assert_eq!(
-        cells,
-        [Cell { batch: 0, row: 0 }, Cell { batch: 1, row: 0 }]
-    );
+    assert_eq!(cells, [Cell { batch: 0, row: 0 }, Cell { batch: 1, row: 0 }]);
 }
 
 /// A change of the model, valid or not: the walk follows its rules whatever a source sends.
@@ -266,15 +230,8 @@ fn chance() -> impl Strategy<Value = Chance> {
         1 => Just(Op::Read), 2 => Just(Op::Insert), 6 => Just(Op::Update), 2 => Just(Op::Delete)
     ];
     let old = proptest::option::weighted(0.4, 0..6_i64);
-    (
-        op,
-        0..6_i64,
-        old,
-        any::<bool>(),
-        any::<bool>(),
-        proptest::bool::weighted(0.2),
-    )
-        .prop_map(|(op, key, old, note_out, big_out, ends_batch)| {
+    (op, 0..6_i64, old, any::<bool>(), any::<bool>(), proptest::bool::weighted(0.2)).prop_map(
+        |(op, key, old, note_out, big_out, ends_batch)| {
             let partial = op == Op::Update;
             Chance {
                 op,
@@ -284,7 +241,8 @@ fn chance() -> impl Strategy<Value = Chance> {
                 big_out: big_out && partial,
                 ends_batch,
             }
-        })
+        },
+    )
 }
 
 /// Where a model row's value is: a number for each value sent, the lake's row, or nowhere.
@@ -333,17 +291,11 @@ fn chance_batches(schema: &Arc<TableSchema>, text: bool, steps: &[Chance]) -> Ve
     let mut builder = Builder::new(schema.clone());
     for (sent, step) in steps.iter().enumerate() {
         let value = |out| if out { U } else { Value::Int(sent as i64) };
-        let row = [
-            key_value(text, step.key),
-            value(step.note_out),
-            value(step.big_out),
-        ];
+        let row = [key_value(text, step.key), value(step.note_out), value(step.big_out)];
         let old = step.old.or((step.op == Op::Delete).then_some(step.key));
         let old = old.map(|old| [key_value(text, old), Value::Null, Value::Null]);
         let new = (step.op != Op::Delete).then_some(row.as_slice());
-        builder
-            .push(step.op, old.as_ref().map(|old| old.as_slice()), new)
-            .unwrap();
+        builder.push(step.op, old.as_ref().map(|old| old.as_slice()), new).unwrap();
         if step.ends_batch {
             let full = std::mem::replace(&mut builder, Builder::new(schema.clone()));
             batches.push(full.finish());
@@ -362,19 +314,11 @@ fn told(collapsed: &Collapsed, text: bool) -> Model {
         }
         false => id(&collapsed.keys, number),
     };
-    let mut model: Model = collapsed
-        .removals
-        .iter()
-        .map(|r| (key(r.key), None))
-        .collect();
+    let mut model: Model = collapsed.removals.iter().map(|r| (key(r.key), None)).collect();
     assert_eq!(model.len(), collapsed.removals.len());
     for row in &collapsed.rows {
         let place = |column: usize| {
-            let from = row
-                .carried
-                .iter()
-                .find(|(c, _)| *c == column as u32)
-                .map(|(_, from)| *from);
+            let from = row.carried.iter().find(|(c, _)| *c == column as u32).map(|(_, from)| *from);
             let sent = |cell: Cell| {
                 let batch = &collapsed.batches[cell.batch as usize];
                 assert!(!batch.is_unchanged(column, cell.row));
@@ -458,14 +402,7 @@ fn collapse_speed() {
                     let key = ((seed >> 33) % distinct) as i64;
                     let (op, old) = (Op::Update, None);
                     let ends_batch = false;
-                    Chance {
-                        op,
-                        key,
-                        old,
-                        note_out: false,
-                        big_out: partial,
-                        ends_batch,
-                    }
+                    Chance { op, key, old, note_out: false, big_out: partial, ends_batch }
                 })
                 .collect();
             let batches = chance_batches(&schema, text, &steps);

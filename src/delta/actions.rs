@@ -76,10 +76,7 @@ pub(crate) struct Format {
 
 impl Default for Format {
     fn default() -> Self {
-        Self {
-            provider: "parquet".to_owned(),
-            options: BTreeMap::new(),
-        }
+        Self { provider: "parquet".to_owned(), options: BTreeMap::new() }
     }
 }
 
@@ -121,9 +118,7 @@ impl Add {
         struct Stats {
             num_records: u64,
         }
-        serde_json::from_str::<Stats>(self.stats.as_deref()?)
-            .ok()
-            .map(|stats| stats.num_records)
+        serde_json::from_str::<Stats>(self.stats.as_deref()?).ok().map(|stats| stats.num_records)
     }
 }
 
@@ -158,9 +153,7 @@ pub(crate) struct DomainMetadata {
 
 /// The actions of a commit file; unknown ones count for nothing.
 pub(crate) fn parse(text: &[u8]) -> Result<Vec<Action>> {
-    let lines = text
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.trim_ascii().is_empty());
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
     let actions: serde_json::Result<Vec<Action>> = lines.map(serde_json::from_slice).collect();
     actions.map_err(|error| Error::internal("an entry of the log can't be read").caused_by(error))
 }
@@ -179,54 +172,36 @@ pub(crate) fn serialise(actions: &[Action]) -> Result<Vec<u8>> {
 
 impl From<Add> for Action {
     fn from(add: Add) -> Self {
-        Self {
-            add: Some(add),
-            ..Self::default()
-        }
+        Self { add: Some(add), ..Self::default() }
     }
 }
 
 impl From<Remove> for Action {
     fn from(remove: Remove) -> Self {
-        Self {
-            remove: Some(remove),
-            ..Self::default()
-        }
+        Self { remove: Some(remove), ..Self::default() }
     }
 }
 
 impl From<Txn> for Action {
     fn from(txn: Txn) -> Self {
-        Self {
-            txn: Some(txn),
-            ..Self::default()
-        }
+        Self { txn: Some(txn), ..Self::default() }
     }
 }
 
 impl From<Protocol> for Action {
     fn from(protocol: Protocol) -> Self {
-        Self {
-            protocol: Some(protocol),
-            ..Self::default()
-        }
+        Self { protocol: Some(protocol), ..Self::default() }
     }
 }
 
 impl From<Metadata> for Action {
     fn from(metadata: Metadata) -> Self {
-        Self {
-            meta_data: Some(metadata),
-            ..Self::default()
-        }
+        Self { meta_data: Some(metadata), ..Self::default() }
     }
 }
 
 impl From<DomainMetadata> for Action {
     fn from(domain: DomainMetadata) -> Self {
-        Self {
-            domain_metadata: Some(domain),
-            ..Self::default()
-        }
+        Self { domain_metadata: Some(domain), ..Self::default() }
     }
 }

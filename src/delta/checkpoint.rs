@@ -27,9 +27,7 @@ const CHUNK: usize = 4096;
 
 /// Whether a checkpoint is due at `version`.
 pub(crate) fn is_due(version: i64, metadata: &Metadata) -> bool {
-    let interval = metadata
-        .property("delta.checkpointInterval")
-        .and_then(|v| v.parse().ok());
+    let interval = metadata.property("delta.checkpointInterval").and_then(|v| v.parse().ok());
     version > 0 && version % interval.filter(|i: &i64| *i > 0).unwrap_or(100) == 0
 }
 
@@ -37,11 +35,7 @@ pub(crate) fn is_due(version: i64, metadata: &Metadata) -> bool {
 /// the log is both older than its retention and no longer needed.
 pub(crate) async fn write(lake: &Lake, table: &str, snapshot: &mut Snapshot) -> Result<()> {
     let now = now_millis();
-    let retention = interval(
-        &snapshot.metadata,
-        "delta.deletedFileRetentionDuration",
-        7 * DAY,
-    );
+    let retention = interval(&snapshot.metadata, "delta.deletedFileRetentionDuration", 7 * DAY);
     snapshot
         .state
         .tombstones
@@ -70,18 +64,16 @@ async fn clean(lake: &Lake, table: &str, snapshot: &Snapshot, now: i64) -> Resul
     let retention = interval(&snapshot.metadata, "delta.logRetentionDuration", 30 * DAY);
     let horizon = now.saturating_sub(retention);
     let listed = lake.list(&directory(table)).await?;
-    let files = listed
-        .iter()
-        .filter_map(|file| Some((LogFile::of(&file.path)?, file)));
+    let files = listed.iter().filter_map(|file| Some((LogFile::of(&file.path)?, file)));
     let files: Vec<_> = files.collect();
     // Everything before a checkpoint that is itself expired can go: versions within the retention
     // replay from it or from a later one. It must be whole, hence only checkpoints of one part.
     let keep_from = files
         .iter()
         .filter_map(|(kind, file)| match kind {
-            LogFile::Checkpoint {
-                version, parts: 1, ..
-            } if file.modified < horizon => Some(*version),
+            LogFile::Checkpoint { version, parts: 1, .. } if file.modified < horizon => {
+                Some(*version)
+            }
             _ => None,
         })
         .filter(|version| *version <= snapshot.version)
@@ -113,10 +105,7 @@ fn decode(bytes: Bytes) -> Result<Vec<Action>, Box<dyn std::error::Error + Send 
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options)?;
     let mask = ProjectionMask::leaves(builder.parquet_schema(), leaves(builder.parquet_schema()));
-    let reader = builder
-        .with_projection(mask)
-        .with_batch_size(CHUNK)
-        .build()?;
+    let reader = builder.with_projection(mask).with_batch_size(CHUNK).build()?;
     let mut found = Vec::new();
     for batch in reader {
         let mut writer = LineDelimitedWriter::new(Vec::new());
@@ -132,31 +121,18 @@ fn decode(bytes: Bytes) -> Result<Vec<Action>, Box<dyn std::error::Error + Send 
 fn leaves(schema: &SchemaDescriptor) -> Vec<usize> {
     let wanted = |path: &[String]| match path {
         [root, field, ..] => {
-            let known = [
-                "txn",
-                "add",
-                "remove",
-                "metaData",
-                "protocol",
-                "domainMetadata",
-            ];
+            let known = ["txn", "add", "remove", "metaData", "protocol", "domainMetadata"];
             known.contains(&root.as_str()) && !field.ends_with("_parsed")
         }
         _ => false,
     };
     let columns = schema.columns().iter().enumerate();
-    columns
-        .filter(|(_, column)| wanted(column.path().parts()))
-        .map(|(index, _)| index)
-        .collect()
+    columns.filter(|(_, column)| wanted(column.path().parts())).map(|(index, _)| index).collect()
 }
 
 fn actions_of(snapshot: &Snapshot) -> Vec<Action> {
     let state = &snapshot.state;
-    let mut actions = vec![
-        snapshot.protocol.clone().into(),
-        snapshot.metadata.clone().into(),
-    ];
+    let mut actions = vec![snapshot.protocol.clone().into(), snapshot.metadata.clone().into()];
     actions.extend(state.txns.values().cloned().map(Action::from));
     actions.extend(state.domains.values().cloned().map(Action::from));
     // A checkpoint describes; the change was made by the commits before it.
@@ -172,9 +148,7 @@ fn actions_of(snapshot: &Snapshot) -> Vec<Action> {
 }
 
 fn encode(actions: &[Action]) -> Result<Vec<u8>> {
-    let domains = actions
-        .iter()
-        .any(|action| action.domain_metadata.is_some());
+    let domains = actions.iter().any(|action| action.domain_metadata.is_some());
     write_parquet(actions, Arc::new(schema(domains)))
         .map_err(|cause| Error::internal("a checkpoint can't be written").caused_by(cause))
 }
@@ -187,9 +161,8 @@ fn write_parquet(
         .set_compression(Compression::SNAPPY)
         .set_created_by(super::ENGINE.to_owned())
         .build();
-    let options = ArrowWriterOptions::new()
-        .with_properties(properties)
-        .with_skip_arrow_metadata(true);
+    let options =
+        ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
     let mut writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)?;
     let mut decoder = ReaderBuilder::new(schema).build_decoder()?;
     for chunk in actions.chunks(CHUNK) {
@@ -217,10 +190,7 @@ fn schema(domains: bool) -> Schema {
         Field::new(name, DataType::Struct(Fields::from(fields)), true)
     };
     let mut fields = vec![
-        node(
-            "txn",
-            vec![text("appId"), long("version"), long("lastUpdated")],
-        ),
+        node("txn", vec![text("appId"), long("version"), long("lastUpdated")]),
         node(
             "add",
             vec![
@@ -285,16 +255,11 @@ fn map(name: &str) -> Field {
 
 /// The milliseconds of a property like `interval 30 days`.
 fn interval(metadata: &Metadata, name: &str, default: i64) -> i64 {
-    metadata
-        .property(name)
-        .and_then(parse_interval)
-        .unwrap_or(default)
+    metadata.property(name).and_then(parse_interval).unwrap_or(default)
 }
 
 fn parse_interval(text: &str) -> Option<i64> {
-    let mut words = text
-        .split_whitespace()
-        .filter(|word| !word.eq_ignore_ascii_case("interval"));
+    let mut words = text.split_whitespace().filter(|word| !word.eq_ignore_ascii_case("interval"));
     let mut total = 0_i64;
     let mut any = false;
     while let Some(count) = words.next() {

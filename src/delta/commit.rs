@@ -116,10 +116,8 @@ impl Table {
                 }
             }
         }
-        Err(
-            Error::unavailable("other writers were faster at every version tried")
-                .with("Delta table", &self.path),
-        )
+        Err(Error::unavailable("other writers were faster at every version tried")
+            .with("Delta table", &self.path))
     }
 
     /// Makes sure that nobody commits less than `version` under `app_id` from here on (E6), and
@@ -129,19 +127,14 @@ impl Table {
     /// As [`commit`](Self::commit); and when there are pending changes.
     pub async fn fence(&mut self, app_id: &str, version: i64) -> Result<i64> {
         if self.has_pending() && !self.in_doubt() && self.base.is_some() {
-            return Err(
-                Error::internal("a table with pending changes can't be fenced")
-                    .with("Delta table", &self.path),
-            );
+            return Err(Error::internal("a table with pending changes can't be fenced")
+                .with("Delta table", &self.path));
         }
         loop {
             if let Some(found) = self.txn(app_id).filter(|found| *found >= version) {
                 return Ok(found);
             }
-            match self
-                .commit(&[(app_id.to_owned(), version)], Map::new(), "FENCE")
-                .await?
-            {
+            match self.commit(&[(app_id.to_owned(), version)], Map::new(), "FENCE").await? {
                 Commit::Done { .. } => return Ok(version),
                 Commit::Fenced { found, .. } => return Ok(found),
                 // Somebody was first to begin the table.
@@ -157,10 +150,8 @@ impl Table {
     /// table has become one that can't be written to.
     pub async fn refresh(&mut self) -> Result<()> {
         if self.has_pending() {
-            return Err(
-                Error::internal("a table with pending changes can't be refreshed")
-                    .with("Delta table", &self.path),
-            );
+            return Err(Error::internal("a table with pending changes can't be refreshed")
+                .with("Delta table", &self.path));
         }
         match self.catch_up().await? {
             None => Ok(()),
@@ -185,9 +176,7 @@ impl Table {
                 }
             }
             None if self.pending.changed => {
-                return Ok(Some(
-                    "the log went on and was cleaned up meanwhile".to_owned(),
-                ));
+                return Ok(Some("the log went on and was cleaned up meanwhile".to_owned()));
             }
             None => self.reload().await?,
         }
@@ -201,8 +190,7 @@ impl Table {
             let own = self.txn(app_id).filter(|found| found >= version);
             let fence = format!("{app_id}/fence");
             let fenced = self.txn(&fence).filter(|found| found > version);
-            own.map(|found| (app_id.clone(), found))
-                .or(fenced.map(|found| (fence, found)))
+            own.map(|found| (app_id.clone(), found)).or(fenced.map(|found| (fence, found)))
         })
     }
 
@@ -225,18 +213,10 @@ impl Table {
         ] {
             commit_info.insert(key.to_owned(), value);
         }
-        let mut actions = vec![Action {
-            commit_info: Some(commit_info),
-            ..Action::default()
-        }];
+        let mut actions = vec![Action { commit_info: Some(commit_info), ..Action::default() }];
         actions.extend(self.new_metadata(now)?);
         actions.extend(txns.iter().map(|(app_id, version)| {
-            Txn {
-                app_id: app_id.clone(),
-                version: *version,
-                last_updated: Some(now),
-            }
-            .into()
+            Txn { app_id: app_id.clone(), version: *version, last_updated: Some(now) }.into()
         }));
         let base = self.base.iter().flat_map(|base| base.state.files());
         let gone = base.filter(|add| !self.view.has(&add.path));
@@ -245,13 +225,7 @@ impl Table {
         actions.extend(new.map(|(_, file)| Action::from(file.add.clone())));
         let bytes = actions::serialise(&actions)?.into();
         let version = self.version().map_or(0, |version| version + 1);
-        Ok(Attempt {
-            version,
-            name,
-            txns: txns.to_vec(),
-            actions,
-            bytes,
-        })
+        Ok(Attempt { version, name, txns: txns.to_vec(), actions, bytes })
     }
 
     /// Protocol and metadata, where they are new.
@@ -269,10 +243,7 @@ impl Table {
                 configuration: BTreeMap::from([self.schema_property()?]),
                 created_time: Some(now),
             };
-            return Ok(vec![
-                protocol::needed(layout.without_zone()).into(),
-                metadata.into(),
-            ]);
+            return Ok(vec![protocol::needed(layout.without_zone()).into(), metadata.into()]);
         };
         if !self.pending.metadata {
             return Ok(Vec::new());
@@ -281,11 +252,7 @@ impl Table {
         metadata.schema_string = layout.schema_string()?;
         metadata.configuration.extend([self.schema_property()?]);
         let raised = protocol::raised(&base.protocol, layout.without_zone());
-        Ok(raised
-            .map(Action::from)
-            .into_iter()
-            .chain([metadata.into()])
-            .collect())
+        Ok(raised.map(Action::from).into_iter().chain([metadata.into()]).collect())
     }
 
     fn schema_property(&self) -> Result<(String, Option<String>)> {
@@ -335,9 +302,7 @@ impl Table {
 
     /// Takes note that a commit is in the log.
     async fn landed(&mut self, attempt: Attempt) {
-        let Attempt {
-            version, actions, ..
-        } = attempt;
+        let Attempt { version, actions, .. } = attempt;
         match &mut self.base {
             Some(base) => base.advance(version, actions),
             None => {
@@ -359,11 +324,7 @@ impl Table {
         }
         // Nothing depends on it: the next one does as well.
         if let Err(error) = checkpoint::write(&self.lake, &self.path, base).await {
-            tracing::warn!(
-                table = self.path,
-                error = error.full(),
-                "no checkpoint was written"
-            );
+            tracing::warn!(table = self.path, error = error.full(), "no checkpoint was written");
         }
     }
 
@@ -374,32 +335,16 @@ impl Table {
         actions: Vec<Action>,
         txns: &[(String, i64)],
     ) -> Result<Option<String>> {
-        let own = |txn: &Txn| {
-            txns.iter()
-                .any(|(id, mine)| *id == txn.app_id && *mine > txn.version)
-        };
-        if let Some(txn) = actions
-            .iter()
-            .filter_map(|a| a.txn.as_ref())
-            .find(|txn| own(txn))
-        {
-            let Txn {
-                app_id,
-                version: found,
-                ..
-            } = txn;
-            return Ok(Some(format!(
-                "another writer committed {found} under {app_id}"
-            )));
+        let own =
+            |txn: &Txn| txns.iter().any(|(id, mine)| *id == txn.app_id && *mine > txn.version);
+        if let Some(txn) = actions.iter().filter_map(|a| a.txn.as_ref()).find(|txn| own(txn)) {
+            let Txn { app_id, version: found, .. } = txn;
+            return Ok(Some(format!("another writer committed {found} under {app_id}")));
         }
-        let redefines = actions
-            .iter()
-            .any(|a| a.meta_data.is_some() || a.protocol.is_some());
+        let redefines = actions.iter().any(|a| a.meta_data.is_some() || a.protocol.is_some());
         if redefines || self.base.is_none() {
             if self.pending.changed {
-                return Ok(Some(
-                    "another writer changed schema or properties".to_owned(),
-                ));
+                return Ok(Some("another writer changed schema or properties".to_owned()));
             }
             self.reload().await?;
             return Ok(None);
@@ -423,9 +368,7 @@ impl Table {
         let base = self.base.as_ref()?;
         let removes = actions.iter().filter_map(|action| action.remove.as_ref());
         let used = |path: &str| base.state.has(path) && !self.view.has(path);
-        let lost = removes
-            .map(|remove| remove.path.as_str())
-            .find(|path| used(path))?;
+        let lost = removes.map(|remove| remove.path.as_str()).find(|path| used(path))?;
         (!self.pending.replaced).then_some(lost)
     }
 
@@ -440,11 +383,7 @@ impl Table {
             Some(rows) => rows,
             None => FileReader::open(&self.lake, &self.path, add).await?.rows(),
         };
-        let mut came = Came {
-            add: add.clone(),
-            rows,
-            keys: Vec::new(),
-        };
+        let mut came = Came { add: add.clone(), rows, keys: Vec::new() };
         let (Some(index), Some(schema)) = (&self.index, &self.schema) else {
             return Ok(Ok(came));
         };
@@ -452,17 +391,12 @@ impl Table {
             return Ok(Ok(came));
         }
         let removed = |path: &str| {
-            actions
-                .iter()
-                .any(|action| action.remove.as_ref().is_some_and(|r| r.path == path))
+            actions.iter().any(|action| action.remove.as_ref().is_some_and(|r| r.path == path))
         };
         let mut keys = FileKeys::open(&self.lake, &self.path, add, schema, rows).await?;
         while let Some(found) = keys.next().await? {
             for (_, key) in found.iter() {
-                let place = index
-                    .get(key)
-                    .first()
-                    .and_then(|loc| self.view.locate(*loc));
+                let place = index.get(key).first().and_then(|loc| self.view.locate(*loc));
                 let held = place.and_then(|(id, _)| self.view.file(id));
                 let held = held.is_some_and(|file| !removed(&file.add.path));
                 if held && self.pending.changed {
@@ -480,9 +414,7 @@ impl Table {
     /// Makes a commit of somebody else part of base, view and index.
     fn take(&mut self, version: i64, actions: Vec<Action>, came: Vec<Came>) {
         let keyed = self.schema.as_deref().is_some_and(has_key);
-        let moved = actions
-            .iter()
-            .any(|action| action.add.is_some() || action.remove.is_some());
+        let moved = actions.iter().any(|action| action.add.is_some() || action.remove.is_some());
         if !self.pending.replaced {
             for remove in actions.iter().filter_map(|action| action.remove.as_ref()) {
                 self.view.remove_path(&remove.path);
@@ -537,10 +469,6 @@ fn is_mine(attempt: &Attempt, bytes: &Bytes) -> bool {
         return true;
     }
     let actions = actions::parse(bytes).unwrap_or_default();
-    let infos = actions
-        .iter()
-        .filter_map(|action| action.commit_info.as_ref());
-    infos
-        .filter_map(|info| info.get("txnId")?.as_str())
-        .any(|name| name == attempt.name)
+    let infos = actions.iter().filter_map(|action| action.commit_info.as_ref());
+    infos.filter_map(|info| info.get("txnId")?.as_str()).any(|name| name == attempt.name)
 }

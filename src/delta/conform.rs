@@ -22,19 +22,16 @@ use lakeward_connectors::{Error, ErrorKind, Result};
 /// [`ErrorKind::Table`] when a column's values have no place in the wanted type.
 pub(crate) fn conform(batch: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch> {
     let rows = batch.num_rows();
-    let columns = wanted
-        .fields()
-        .iter()
-        .map(|field| match batch.column_by_name(field.name()) {
-            None => Ok(new_null_array(field.data_type(), rows)),
-            Some(column) => cast(column, field.data_type()).ok_or_else(|| {
-                let message = "a data file holds a column of a type that the table's can't take";
-                Error::new(ErrorKind::Table, message)
-                    .with("column", field.name())
-                    .with("type", column.data_type())
-                    .remedy("take a new snapshot of the table")
-            }),
-        });
+    let columns = wanted.fields().iter().map(|field| match batch.column_by_name(field.name()) {
+        None => Ok(new_null_array(field.data_type(), rows)),
+        Some(column) => cast(column, field.data_type()).ok_or_else(|| {
+            let message = "a data file holds a column of a type that the table's can't take";
+            Error::new(ErrorKind::Table, message)
+                .with("column", field.name())
+                .with("type", column.data_type())
+                .remedy("take a new snapshot of the table")
+        }),
+    });
     let columns = columns.collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(Arc::clone(wanted), columns, &options).map_err(|error| {
@@ -98,24 +95,19 @@ fn decimal(array: &ArrayRef, precision: u8, scale: i8) -> Option<ArrayRef> {
     let shift = u32::try_from(scale.checked_sub(*found)?).ok()?;
     let factor = 10_i128.checked_pow(shift)?;
     let shifted = decimals.try_unary::<_, Decimal128Type, ()>(|v| v.checked_mul(factor).ok_or(()));
-    let shifted = shifted
-        .ok()?
-        .with_precision_and_scale(precision, scale)
-        .ok()?;
+    let shifted = shifted.ok()?.with_precision_and_scale(precision, scale).ok()?;
     shifted.validate_decimal_precision(precision).ok()?;
     Some(Arc::new(shifted))
 }
 
 fn timestamp(array: &ArrayRef, zone: Option<&str>) -> Option<ArrayRef> {
     let micros: PrimitiveArray<TimestampMicrosecondType> = match array.data_type() {
-        DataType::Timestamp(TimeUnit::Microsecond, _) => array
-            .as_primitive_opt::<TimestampMicrosecondType>()?
-            .clone(),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            array.as_primitive_opt::<TimestampMicrosecondType>()?.clone()
+        }
         DataType::Timestamp(TimeUnit::Millisecond, _) => {
             let millis = array.as_primitive_opt::<TimestampMillisecondType>()?;
-            millis
-                .try_unary(|value| value.checked_mul(1000).ok_or(()))
-                .ok()?
+            millis.try_unary(|value| value.checked_mul(1000).ok_or(())).ok()?
         }
         DataType::Timestamp(TimeUnit::Nanosecond, _) => {
             let nanos = array.as_primitive_opt::<TimestampNanosecondType>()?;

@@ -77,14 +77,10 @@ impl FileWriter {
                 let schema = Arc::clone(self.layout.arrow());
                 let writer = self.lake.writer(&path)?;
                 let writer = AsyncArrowWriter::try_new_with_options(writer, schema, options);
-                self.inner
-                    .insert(writer.map_err(|error| fault(&self.table, error))?)
+                self.inner.insert(writer.map_err(|error| fault(&self.table, error))?)
             }
         };
-        writer
-            .write(batch)
-            .await
-            .map_err(|error| fault(&self.table, error))?;
+        writer.write(batch).await.map_err(|error| fault(&self.table, error))?;
         self.seen.add(batch);
         Ok(())
     }
@@ -96,9 +92,7 @@ impl FileWriter {
 
     /// About how large the file is so far.
     pub(crate) fn bytes(&self) -> usize {
-        self.inner.as_ref().map_or(0, |writer| {
-            writer.bytes_written() + writer.in_progress_size()
-        })
+        self.inner.as_ref().map_or(0, |writer| writer.bytes_written() + writer.in_progress_size())
     }
 
     /// Completes the file; `None` when it has no rows.
@@ -106,10 +100,7 @@ impl FileWriter {
         let Some(mut writer) = self.inner else {
             return Ok(None);
         };
-        let file = writer
-            .finish()
-            .await
-            .map_err(|error| fault(&self.table, error))?;
+        let file = writer.finish().await.map_err(|error| fault(&self.table, error))?;
         let add = Add {
             path: self.name,
             partition_values: BTreeMap::new(),
@@ -120,10 +111,7 @@ impl FileWriter {
             tags: None,
             deletion_vector: None,
         };
-        Ok(Some(Written {
-            add,
-            rows: self.seen.rows(),
-        }))
+        Ok(Some(Written { add, rows: self.seen.rows() }))
     }
 }
 
@@ -140,9 +128,7 @@ fn fault(table: &str, error: ParquetError) -> Error {
         },
         error => error,
     };
-    Error::internal("a data file can't be written")
-        .with("Delta table", table)
-        .caused_by(error)
+    Error::internal("a data file can't be written").with("Delta table", table).caused_by(error)
 }
 
 fn properties(sample: &RecordBatch) -> WriterProperties {
@@ -190,10 +176,7 @@ fn repeats(column: &dyn Array) -> bool {
             let Some(buffer) = data.buffers().first() else {
                 return true;
             };
-            let bytes = buffer
-                .as_slice()
-                .get(data.offset() * width..)
-                .unwrap_or_default();
+            let bytes = buffer.as_slice().get(data.offset() * width..).unwrap_or_default();
             distinct.extend(bytes.chunks_exact(width).take(rows).map(hash));
         }
     }

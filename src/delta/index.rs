@@ -102,10 +102,7 @@ impl Index {
                 keys + map.capacity() * (size_of::<(Box<[u8]>, Loc)>() + CONTROL)
             }
             Self::Rows(map) => {
-                let keys: usize = map
-                    .keys()
-                    .map(|key| key.len() + 2 * size_of::<usize>())
-                    .sum();
+                let keys: usize = map.keys().map(|key| key.len() + 2 * size_of::<usize>()).sum();
                 keys + map.capacity() * (size_of::<(Box<[u8]>, Vec<Loc>)>() + CONTROL)
             }
         }
@@ -146,9 +143,7 @@ impl Default for Shards {
 impl Shards {
     fn get(&self, key: i64) -> Option<&Loc> {
         let hash = hash(key);
-        self.0[shard(hash)]
-            .find(hash, |entry| entry.0 == key)
-            .map(|(_, loc)| loc)
+        self.0[shard(hash)].find(hash, |entry| entry.0 == key).map(|(_, loc)| loc)
     }
 
     fn put(&mut self, key: i64, loc: Loc) {

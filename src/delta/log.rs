@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use lakeward_connectors::{Error, ErrorKind, Result};
 use serde::Deserialize;
 
@@ -62,22 +63,12 @@ impl LogFile {
         let version = digits.parse().ok()?;
         match rest {
             ".json" => Some(Self::Commit(version)),
-            ".checkpoint.parquet" => Some(Self::Checkpoint {
-                version,
-                part: 1,
-                parts: 1,
-            }),
+            ".checkpoint.parquet" => Some(Self::Checkpoint { version, part: 1, parts: 1 }),
             _ => {
-                let middle = rest
-                    .strip_prefix(".checkpoint.")?
-                    .strip_suffix(".parquet")?;
+                let middle = rest.strip_prefix(".checkpoint.")?.strip_suffix(".parquet")?;
                 let (part, parts) = middle.split_once('.')?;
                 let (part, parts) = (part.parse().ok()?, parts.parse().ok()?);
-                Some(Self::Checkpoint {
-                    version,
-                    part,
-                    parts,
-                })
+                Some(Self::Checkpoint { version, part, parts })
             }
         }
     }
@@ -97,16 +88,8 @@ impl Files {
         for Listed { path, .. } in listed {
             match LogFile::of(&path) {
                 Some(LogFile::Commit(version)) => drop(files.commits.insert(version, path)),
-                Some(LogFile::Checkpoint {
-                    version,
-                    part,
-                    parts,
-                }) => {
-                    files
-                        .checkpoints
-                        .entry((version, parts))
-                        .or_default()
-                        .insert(part, path);
+                Some(LogFile::Checkpoint { version, part, parts }) => {
+                    files.checkpoints.entry((version, parts)).or_default().insert(part, path);
                 }
                 None => {}
             }
@@ -116,14 +99,10 @@ impl Files {
 
     /// Complete checkpoints, the newest first.
     fn complete(&self) -> impl Iterator<Item = (i64, Vec<&str>)> {
-        self.checkpoints
-            .iter()
-            .rev()
-            .filter_map(|((version, parts), found)| {
-                let whole = (1..=*parts).all(|part| found.contains_key(&part));
-                (whole && *parts > 0)
-                    .then(|| (*version, found.values().map(String::as_str).collect()))
-            })
+        self.checkpoints.iter().rev().filter_map(|((version, parts), found)| {
+            let whole = (1..=*parts).all(|part| found.contains_key(&part));
+            (whole && *parts > 0).then(|| (*version, found.values().map(String::as_str).collect()))
+        })
     }
 }
 
@@ -145,9 +124,7 @@ pub(crate) async fn load(lake: &Lake, table: &str) -> Result<Option<Snapshot>> {
     match newest_checkpoint(lake, &files).await? {
         Some((version, state)) => replay(lake, table, version, state, &files).await.map(Some),
         None if files.commits.is_empty() && files.checkpoints.is_empty() => Ok(None),
-        None => replay(lake, table, -1, State::default(), &files)
-            .await
-            .map(Some),
+        None => replay(lake, table, -1, State::default(), &files).await.map(Some),
     }
 }
 
@@ -160,11 +137,7 @@ pub(crate) async fn since(
 ) -> Result<Option<Vec<(i64, Vec<Action>)>>> {
     let after = format!("{}/{version:020}.json", directory(table));
     let files = Files::new(lake.list_after(&directory(table), Some(&after)).await?);
-    let newest = files
-        .commits
-        .keys()
-        .chain(files.checkpoints.keys().map(|(v, _)| v))
-        .max();
+    let newest = files.commits.keys().chain(files.checkpoints.keys().map(|(v, _)| v)).max();
     let newest = newest.copied().unwrap_or(version);
     if (version + 1..=newest).any(|version| !files.commits.contains_key(&version)) {
         return Ok(None);
@@ -208,10 +181,7 @@ async fn hint(lake: &Lake, table: &str) -> Result<Option<i64>> {
     let Some(bytes) = lake.get(&hint_path(table)).await? else {
         return Ok(None);
     };
-    Ok(serde_json::from_slice::<Hint>(&bytes)
-        .ok()
-        .map(|hint| hint.version)
-        .filter(|v| *v >= 0))
+    Ok(serde_json::from_slice::<Hint>(&bytes).ok().map(|hint| hint.version).filter(|v| *v >= 0))
 }
 
 /// The newest checkpoint that can be read, with its version.
@@ -248,9 +218,12 @@ async fn replay(
     files: &Files,
 ) -> Result<Snapshot> {
     let mut version = start;
-    let mut commits = futures::stream::iter(files.commits.range(start + 1..))
-        .map(|(version, path)| async move { Ok::<_, Error>((*version, lake.get(path).await?)) })
-        .buffered(READ_AHEAD);
+    let reads: Vec<BoxFuture<'_, Result<(i64, Option<Bytes>)>>> = files
+        .commits
+        .range(start + 1..)
+        .map(|(version, path)| async move { Ok((*version, lake.get(path).await?)) }.boxed())
+        .collect();
+    let mut commits = futures::stream::iter(reads).buffered(READ_AHEAD);
     while let Some((found, bytes)) = commits.try_next().await? {
         if found != version + 1 {
             return Err(hole(table, version + 1));

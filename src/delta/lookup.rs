@@ -28,11 +28,7 @@ impl Table {
         let schema = self.known_schema()?;
         let mut index = Index::new(&schema);
         self.view.forget_slots();
-        let files: Vec<_> = self
-            .view
-            .files()
-            .map(|(id, f)| (id, f.add.clone(), f.rows))
-            .collect();
+        let files: Vec<_> = self.view.files().map(|(id, f)| (id, f.add.clone(), f.rows)).collect();
         for (id, add, rows) in files {
             let slot = self.view.open_slot(id, rows)?;
             let mut keys = FileKeys::open(&self.lake, &self.path, &add, &schema, rows).await?;
@@ -62,12 +58,9 @@ impl Table {
 
 /// Two rows of one key in the lake.
 pub(super) fn duplicate(schema: &TableSchema, file: &str) -> Error {
-    Error::table(
-        schema.id.clone(),
-        "the lake holds two rows with the same key",
-    )
-    .with("file", file)
-    .remedy("another writer has added rows; take a new snapshot of the table")
+    Error::table(schema.id.clone(), "the lake holds two rows with the same key")
+        .with("file", file)
+        .remedy("another writer has added rows; take a new snapshot of the table")
 }
 
 /// The keys of a data file, some at a time.
@@ -90,9 +83,7 @@ impl Found {
     /// Each key with the row of the file it belongs to.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &[u8])> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        let keys = starts
-            .zip(&self.ends)
-            .map(|(start, end)| &self.bytes[start..*end]);
+        let keys = starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end]);
         (self.first..).zip(keys)
     }
 }
@@ -107,17 +98,9 @@ impl FileKeys {
         rows: u64,
     ) -> Result<Self> {
         let wanted = key_schema(schema);
-        let batches = FileReader::open(lake, table, add)
-            .await?
-            .batches(&wanted, None)?;
+        let batches = FileReader::open(lake, table, add).await?.batches(&wanted, None)?;
         let path = add.path.clone();
-        Ok(Self {
-            batches,
-            schema: Arc::clone(schema),
-            path,
-            next: 0,
-            rows,
-        })
+        Ok(Self { batches, schema: Arc::clone(schema), path, next: 0, rows })
     }
 
     /// Some more keys; `None` after the last.
@@ -131,15 +114,10 @@ impl FileKeys {
         let first = u32::try_from(self.next).map_err(|_| self.fault("a file is too long"))?;
         self.next += batch.num_rows() as u64;
         let reader = KeyReader::new(&self.schema, batch.columns().iter().collect());
-        let mut found = Found {
-            first,
-            bytes: Vec::new(),
-            ends: Vec::new(),
-        };
+        let mut found = Found { first, bytes: Vec::new(), ends: Vec::new() };
         for row in 0..batch.num_rows() {
             reader.encode(row, &mut found.bytes).map_err(|cause| {
-                self.fault("the lake holds a key that can't be one")
-                    .caused_by(cause)
+                self.fault("the lake holds a key that can't be one").caused_by(cause)
             })?;
             found.ends.push(found.bytes.len());
         }
@@ -155,9 +133,7 @@ impl FileKeys {
 
 /// The columns that a key is made of.
 fn key_schema(schema: &TableSchema) -> SchemaRef {
-    let columns = key_columns(schema)
-        .into_iter()
-        .filter_map(|at| schema.columns.get(at));
+    let columns = key_columns(schema).into_iter().filter_map(|at| schema.columns.get(at));
     let fields = columns.map(|column| Field::new(&column.name, column.kind.arrow(), true));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }

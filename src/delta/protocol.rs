@@ -48,9 +48,7 @@ pub(crate) fn needed(without_zone: bool) -> Protocol {
 /// `None` when it may already. Everything that holds now is kept.
 pub(crate) fn raised(present: &Protocol, without_zone: bool) -> Option<Protocol> {
     let lists = |features: &Option<Vec<String>>| {
-        features
-            .as_ref()
-            .is_some_and(|list| list.iter().any(|name| name == TIMESTAMP_NTZ))
+        features.as_ref().is_some_and(|list| list.iter().any(|name| name == TIMESTAMP_NTZ))
     };
     if !without_zone || (lists(&present.reader_features) && lists(&present.writer_features)) {
         return None;
@@ -68,9 +66,7 @@ pub(crate) fn raised(present: &Protocol, without_zone: bool) -> Option<Protocol>
             (5, "columnMapping"),
             (6, "identityColumns"),
         ];
-        let held = implied
-            .iter()
-            .filter(|(version, _)| *version <= present.min_writer_version);
+        let held = implied.iter().filter(|(version, _)| *version <= present.min_writer_version);
         writer.extend(held.map(|(_, name)| (*name).to_owned()));
     }
     if present.min_reader_version == 2 {
@@ -100,32 +96,15 @@ pub(crate) fn check<'a>(
     mut files: impl Iterator<Item = &'a Add>,
 ) -> Result<()> {
     let refuse = |what: &str, remedy: &str| -> Result<()> {
-        Err(fault(
-            path,
-            format!("the table uses {what}, which is not supported"),
-        )
-        .remedy(remedy))
+        Err(fault(path, format!("the table uses {what}, which is not supported")).remedy(remedy))
     };
     if protocol.min_reader_version > 3 || protocol.min_writer_version > 7 {
-        return refuse(
-            "a newer protocol",
-            "update lakeward, or write to another table",
-        );
+        return refuse("a newer protocol", "update lakeward, or write to another table");
     }
-    let features = protocol
-        .reader_features
-        .iter()
-        .chain(&protocol.writer_features)
-        .flatten();
-    if let Some(feature) = features
-        .into_iter()
-        .find(|name| !FEATURES.contains(&name.as_str()))
-    {
+    let features = protocol.reader_features.iter().chain(&protocol.writer_features).flatten();
+    if let Some(feature) = features.into_iter().find(|name| !FEATURES.contains(&name.as_str())) {
         let what = format!("the feature {feature}");
-        return refuse(
-            &what,
-            "drop the feature from the table (ALTER TABLE … DROP FEATURE)",
-        );
+        return refuse(&what, "drop the feature from the table (ALTER TABLE … DROP FEATURE)");
     }
     if metadata.format.provider != "parquet" {
         return refuse("a data format other than Parquet", "write to another table");

@@ -46,11 +46,9 @@ pub(crate) type Batches = BoxStream<'static, Result<RecordBatch>>;
 pub(crate) fn file_path(table: &str, add: &Add) -> Result<String> {
     let path = percent_decode(&add.path);
     if path.starts_with('/') || path.contains("://") {
-        return Err(
-            fault(table, "a data file lies outside the table's directory")
-                .with("path", path)
-                .remedy("write to another table than a shallow clone"),
-        );
+        return Err(fault(table, "a data file lies outside the table's directory")
+            .with("path", path)
+            .remedy("write to another table than a shallow clone"));
     }
     Ok(format!("{table}/{path}"))
 }
@@ -60,9 +58,7 @@ fn percent_decode(text: &str) -> String {
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let hex = text
-            .get(at + 1..at + 3)
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let hex = text.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match (bytes[at], hex) {
             (b'%', Some(byte)) => {
                 decoded.push(byte);
@@ -89,12 +85,7 @@ impl FileReader {
     pub(crate) async fn open(lake: &Lake, table: &str, add: &Add) -> Result<Self> {
         let size = u64::try_from(add.size).unwrap_or(0);
         let path = file_path(table, add)?;
-        let mut input = ObjectReader {
-            lake: lake.clone(),
-            path,
-            size,
-            tail: None,
-        };
+        let mut input = ObjectReader { lake: lake.clone(), path, size, tail: None };
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let loaded = ArrowReaderMetadata::load_async(&mut input, options.clone()).await;
         let mut metadata = loaded.map_err(|error| read_fault(table, &add.path, error))?;
@@ -103,11 +94,7 @@ impl FileReader {
             metadata = ArrowReaderMetadata::try_new(file, options.with_schema(schema))
                 .map_err(|error| read_fault(table, &add.path, error))?;
         }
-        Ok(Self {
-            table: table.to_owned(),
-            input,
-            metadata,
-        })
+        Ok(Self { table: table.to_owned(), input, metadata })
     }
 
     /// The number of rows.
@@ -118,17 +105,10 @@ impl FileReader {
     /// The rows, or those of `only` (ascending), with the columns `wanted`: a column that the file
     /// lacks is null.
     pub(crate) fn batches(self, wanted: &SchemaRef, only: Option<&[u64]>) -> Result<Batches> {
-        let Self {
-            table,
-            input,
-            metadata,
-        } = self;
+        let Self { table, input, metadata } = self;
         let path = input.path.clone();
         let found = metadata.schema();
-        let roots = wanted
-            .fields()
-            .iter()
-            .filter_map(|field| found.index_of(field.name()).ok());
+        let roots = wanted.fields().iter().filter_map(|field| found.index_of(field.name()).ok());
         let mask = ProjectionMask::roots(metadata.parquet_schema(), roots);
         let batch_rows = batch_rows(metadata.metadata());
         let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(input, metadata)
@@ -137,9 +117,7 @@ impl FileReader {
         if let Some(only) = only {
             builder = builder.with_row_selection(selection(only));
         }
-        let stream = builder
-            .build()
-            .map_err(|error| read_fault(&table, &path, error))?;
+        let stream = builder.build().map_err(|error| read_fault(&table, &path, error))?;
         let wanted = Arc::clone(wanted);
         let batches = stream.map(move |batch| {
             let batch = batch.map_err(|error| read_fault(&table, &path, error))?;
@@ -177,10 +155,7 @@ fn batch_rows(file: &ParquetMetaData) -> usize {
 /// reach far; `None` when there are none.
 fn without_int96(metadata: &ArrowReaderMetadata) -> Option<SchemaRef> {
     let columns = metadata.parquet_schema().columns();
-    if !columns
-        .iter()
-        .any(|column| column.physical_type() == Physical::INT96)
-    {
+    if !columns.iter().any(|column| column.physical_type() == Physical::INT96) {
         return None;
     }
     let fields = metadata.schema().fields().iter().map(micros);
@@ -224,16 +199,9 @@ struct ObjectReader {
 impl ObjectReader {
     async fn ranges(&mut self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>> {
         if self.tail.is_none() {
-            let start = if self.size <= WHOLE {
-                0
-            } else {
-                self.size - TAIL
-            };
+            let start = if self.size <= WHOLE { 0 } else { self.size - TAIL };
             let range = start..self.size;
-            let bytes = self
-                .lake
-                .get_ranges(&self.path, std::slice::from_ref(&range))
-                .await?;
+            let bytes = self.lake.get_ranges(&self.path, std::slice::from_ref(&range)).await?;
             self.tail = bytes.into_iter().next().map(|bytes| (start, bytes));
         }
         if let Some((start, bytes)) = &self.tail {
@@ -254,9 +222,7 @@ impl AsyncFileReader for ObjectReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
         async move {
             let mut found = self.get_byte_ranges(vec![range]).await?;
-            found
-                .pop()
-                .ok_or_else(|| ParquetError::General("no bytes".to_owned()))
+            found.pop().ok_or_else(|| ParquetError::General("no bytes".to_owned()))
         }
         .boxed()
     }
@@ -266,12 +232,7 @@ impl AsyncFileReader for ObjectReader {
         ranges: Vec<Range<u64>>,
     ) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
         let found = self.ranges(ranges);
-        async move {
-            found
-                .await
-                .map_err(|error| ParquetError::External(Box::new(error)))
-        }
-        .boxed()
+        async move { found.await.map_err(|error| ParquetError::External(Box::new(error))) }.boxed()
     }
 
     fn get_metadata<'a>(
@@ -281,10 +242,7 @@ impl AsyncFileReader for ObjectReader {
         async move {
             let size = self.size;
             let reader = ParquetMetaDataReader::new();
-            reader
-                .load_and_finish(Fetch(self), size)
-                .await
-                .map(Arc::new)
+            reader.load_and_finish(Fetch(self), size).await.map(Arc::new)
         }
         .boxed()
     }

@@ -92,24 +92,18 @@ impl Table {
         }
         let schema = self.known_schema()?;
         if schema != run.schema {
-            return Err(
-                Error::internal("changes are of another schema than the table has")
-                    .with("table", &run.schema.id),
-            );
+            return Err(Error::internal("changes are of another schema than the table has")
+                .with("table", &run.schema.id));
         }
         self.ensure_index().await?;
         let plan = self.plan(run)?;
         if plan.doomed.is_empty() && plan.rows.is_empty() {
-            return Ok(Applied {
-                missing: plan.missing,
-            });
+            return Ok(Applied { missing: plan.missing });
         }
         let outputs = self.write(run, &plan).await?;
         let superseded = self.install(run, &plan, outputs)?;
         self.lake.forget(superseded).await;
-        Ok(Applied {
-            missing: plan.missing,
-        })
+        Ok(Applied { missing: plan.missing })
     }
 
     /// Finds every row that the run is about.
@@ -149,10 +143,7 @@ impl Table {
             return Ok(());
         };
         let places = index.get(run.keys.get(key));
-        let found = places
-            .iter()
-            .rev()
-            .filter_map(|loc| Some((*loc, self.view.locate(*loc)?)));
+        let found = places.iter().rev().filter_map(|loc| Some((*loc, self.view.locate(*loc)?)));
         let mut left = rows;
         for (loc, (file, row)) in found {
             if left == 0 {
@@ -203,9 +194,7 @@ impl Table {
         let mut outputs = Vec::new();
         let result = self.write_all(run, plan, &mut outputs).await;
         if let Err(error) = result {
-            let names = outputs
-                .iter()
-                .map(|output| self.own_path(&output.written.add.path));
+            let names = outputs.iter().map(|output| self.own_path(&output.written.add.path));
             self.lake.forget(names.collect()).await;
             return Err(error);
         }
@@ -250,10 +239,7 @@ impl Table {
         let mut small: Vec<FileId> = Vec::new();
         let mut touched: Vec<FileId> = Vec::new();
         for (id, file) in self.view.files() {
-            let doomed = plan
-                .doomed
-                .get(&id)
-                .map_or(0, |doomed| doomed.rows.len() as u64);
+            let doomed = plan.doomed.get(&id).map_or(0, |doomed| doomed.rows.len() as u64);
             if doomed == file.rows {
                 continue;
             }
@@ -304,10 +290,7 @@ impl Table {
     async fn read_carried(&self, run: &Collapsed, plan: &Plan, layout: &Layout) -> Result<Carried> {
         let (files, columns) = needed(run, plan, layout);
         let schema: SchemaRef = Arc::new(Schema::new(
-            columns
-                .iter()
-                .map(|at| layout.arrow().field(*at).clone())
-                .collect::<Vec<Field>>(),
+            columns.iter().map(|at| layout.arrow().field(*at).clone()).collect::<Vec<Field>>(),
         ));
         let mut carried = Carried::default();
         let mut parts = Vec::new();
@@ -325,15 +308,10 @@ impl Table {
         }
         let whole = concat_batches(&schema, &parts).map_err(arrow_fault)?;
         if whole.num_rows() != carried.places.len() {
-            return Err(
-                Error::table(run.schema.id.clone(), "a data file has lost rows")
-                    .remedy("take a new snapshot of the table"),
-            );
+            return Err(Error::table(run.schema.id.clone(), "a data file has lost rows")
+                .remedy("take a new snapshot of the table"));
         }
-        carried.columns = columns
-            .into_iter()
-            .zip(whole.columns().iter().cloned())
-            .collect();
+        carried.columns = columns.into_iter().zip(whole.columns().iter().cloned()).collect();
         Ok(carried)
     }
 
@@ -357,10 +335,7 @@ impl Table {
             let id = self.view.insert(written.add, written.rows, false);
             let mut first = 0;
             for (source, rows) in kept {
-                let doomed = plan
-                    .doomed
-                    .get(&source)
-                    .map_or(&[][..], |doomed| &doomed.locs);
+                let doomed = plan.doomed.get(&source).map_or(&[][..], |doomed| &doomed.locs);
                 let slots = self.view.detach(source, doomed);
                 self.view.attach(id, first, slots);
                 first += rows;
@@ -374,10 +349,7 @@ impl Table {
                 }
             }
         }
-        let gone: Vec<_> = sources
-            .into_iter()
-            .filter_map(|id| self.view.remove(id))
-            .collect();
+        let gone: Vec<_> = sources.into_iter().filter_map(|id| self.view.remove(id)).collect();
         self.pending.changed = true;
         let own = gone.iter().filter(|file| !file.committed);
         Ok(own.map(|file| self.own_path(&file.add.path)).collect())
@@ -400,11 +372,7 @@ struct Draft {
 impl Draft {
     fn new(table: &Table, layout: &Arc<Layout>) -> Self {
         let writer = FileWriter::new(&table.lake, &table.path, layout);
-        Self {
-            writer,
-            kept: Vec::new(),
-            new: 0..0,
-        }
+        Self { writer, kept: Vec::new(), new: 0..0 }
     }
 
     /// Itself, or another one when it is full.
@@ -433,20 +401,13 @@ impl Draft {
 
     async fn add(&mut self, batch: &RecordBatch, rows: Range<usize>) -> Result<()> {
         self.writer.write(batch).await?;
-        self.new = if self.new.is_empty() {
-            rows
-        } else {
-            self.new.start..rows.end
-        };
+        self.new = if self.new.is_empty() { rows } else { self.new.start..rows.end };
         Ok(())
     }
 
     async fn finish(self) -> Result<Option<Output>> {
         let Self { writer, kept, new } = self;
-        Ok(writer
-            .finish()
-            .await?
-            .map(|written| Output { written, kept, new }))
+        Ok(writer.finish().await?.map(|written| Output { written, kept, new }))
     }
 }
 
@@ -467,11 +428,7 @@ fn needed(
     let mut columns: Vec<usize> = Vec::new();
     for row in plan.rows.iter().filter_map(|number| run.rows.get(*number)) {
         for (column, from) in &row.carried {
-            let name = run
-                .schema
-                .columns
-                .get(*column as usize)
-                .map(|column| &column.name);
+            let name = run.schema.columns.get(*column as usize).map(|column| &column.name);
             let place = name.and_then(|name| layout.position(name));
             if let (From::Lake(_), Some(place)) = (from, place)
                 && !columns.contains(&place)
@@ -496,65 +453,39 @@ struct Gather<'a> {
 
 impl<'a> Gather<'a> {
     fn new(run: &'a Collapsed, plan: &'a Plan, layout: &'a Layout, carried: &'a Carried) -> Self {
-        let names = layout
-            .arrow()
-            .fields()
-            .iter()
-            .map(|field| run.schema.column(field.name()));
-        Self {
-            run,
-            plan,
-            layout,
-            carried,
-            sources: names.collect(),
-        }
+        let names = layout.arrow().fields().iter().map(|field| run.schema.column(field.name()));
+        Self { run, plan, layout, carried, sources: names.collect() }
     }
 
     /// Those rows of the plan.
     fn rows(&self, range: Range<usize>) -> Result<RecordBatch> {
         let numbers = self.plan.rows.get(range).unwrap_or_default();
-        let columns = self
-            .sources
-            .iter()
-            .enumerate()
-            .map(|(place, source)| match source {
-                Some(source) => self.column(place, *source, numbers),
-                None => {
-                    let kind = self.layout.arrow().field(place).data_type();
-                    Ok(new_null_array(kind, numbers.len()))
-                }
-            });
+        let columns = self.sources.iter().enumerate().map(|(place, source)| match source {
+            Some(source) => self.column(place, *source, numbers),
+            None => {
+                let kind = self.layout.arrow().field(place).data_type();
+                Ok(new_null_array(kind, numbers.len()))
+            }
+        });
         let columns = columns.collect::<Result<Vec<_>>>()?;
         RecordBatch::try_new(Arc::clone(self.layout.arrow()), columns).map_err(arrow_fault)
     }
 
     fn column(&self, place: usize, source: usize, numbers: &[usize]) -> Result<ArrayRef> {
-        let batches = self
-            .run
-            .batches
-            .iter()
-            .map(|batch| batch.columns.column(source).as_ref());
+        let batches = self.run.batches.iter().map(|batch| batch.columns.column(source).as_ref());
         let mut arrays: Vec<&dyn Array> = batches.collect();
         let lake = arrays.len();
         arrays.extend(self.carried.columns.get(&place).map(|array| array.as_ref()));
         let mut indices = Vec::with_capacity(numbers.len());
-        for row in numbers
-            .iter()
-            .filter_map(|number| self.run.rows.get(*number))
-        {
-            let carried = row
-                .carried
-                .binary_search_by_key(&(source as u32), |(c, _)| *c);
+        for row in numbers.iter().filter_map(|number| self.run.rows.get(*number)) {
+            let carried = row.carried.binary_search_by_key(&(source as u32), |(c, _)| *c);
             let index = match carried.ok().and_then(|at| row.carried.get(at)) {
                 None => cell(row.from),
                 Some((_, From::Run(from))) => cell(*from),
                 Some((_, From::Lake(key))) => {
                     let file = self.plan.carried.get(key);
                     let found = file.and_then(|place| self.carried.places.get(place));
-                    (
-                        lake,
-                        *found.ok_or_else(|| Error::internal("a carried value was not read"))?,
-                    )
+                    (lake, *found.ok_or_else(|| Error::internal("a carried value was not read"))?)
                 }
                 Some((_, From::Nowhere)) => {
                     return Err(Error::internal("a row without all of its values was kept"));

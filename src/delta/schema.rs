@@ -60,10 +60,8 @@ impl Layout {
             }
         }
         if fields.is_empty() {
-            return Err(
-                Error::table(schema.id.clone(), "a table without columns can't be kept")
-                    .remedy("add a column, or leave the table out"),
-            );
+            return Err(Error::table(schema.id.clone(), "a table without columns can't be kept")
+                .remedy("add a column, or leave the table out"));
         }
         let mut seen = BTreeMap::new();
         for field in &fields {
@@ -90,9 +88,7 @@ impl Layout {
     /// A column that is already there must have the type that its rows come in.
     fn check_types(&self, schema: &TableSchema) -> Result<()> {
         for column in &schema.columns {
-            let found = self
-                .position(&column.name)
-                .map(|at| self.arrow.field(at).data_type());
+            let found = self.position(&column.name).map(|at| self.arrow.field(at).data_type());
             if found != Some(&column.kind.arrow()) {
                 return Err(Error::table(
                     schema.id.clone(),
@@ -125,33 +121,18 @@ impl Layout {
                 return Err(refuse("may not be null, which is not supported"));
             }
             let held = ["delta.invariants", "delta.generationExpression"];
-            let identity = field
-                .metadata
-                .keys()
-                .any(|key| key.starts_with("delta.identity."));
+            let identity = field.metadata.keys().any(|key| key.starts_with("delta.identity."));
             if identity || held.iter().any(|key| field.metadata.contains_key(*key)) {
-                return Err(refuse(
-                    "is generated or constrained, which is not supported",
-                ));
+                return Err(refuse("is generated or constrained, which is not supported"));
             }
-            arrow.push(
-                field
-                    .arrow()
-                    .ok_or_else(|| refuse("has a type that is not supported"))?,
-            );
+            arrow.push(field.arrow().ok_or_else(|| refuse("has a type that is not supported"))?);
         }
-        Ok(Self {
-            fields: parsed.fields,
-            arrow: Arc::new(Schema::new(arrow)),
-        })
+        Ok(Self { fields: parsed.fields, arrow: Arc::new(Schema::new(arrow)) })
     }
 
     /// The schema as it stands in the log.
     pub(crate) fn schema_string(&self) -> Result<String> {
-        let parsed = DeltaStruct {
-            kind: "struct".to_owned(),
-            fields: self.fields.clone(),
-        };
+        let parsed = DeltaStruct { kind: "struct".to_owned(), fields: self.fields.clone() };
         serde_json::to_string(&parsed)
             .map_err(|error| Error::internal("a schema can't be written as JSON").caused_by(error))
     }
@@ -169,30 +150,20 @@ impl Layout {
     /// A column whose name differs from `name` in case only, or not at all.
     pub(crate) fn similar(&self, name: &str) -> Option<&str> {
         let name = name.to_lowercase();
-        let found = self
-            .fields
-            .iter()
-            .find(|field| field.name.to_lowercase() == name)?;
+        let found = self.fields.iter().find(|field| field.name.to_lowercase() == name)?;
         Some(&found.name)
     }
 
     /// Whether a column, or what a list holds, has no time zone.
     pub(crate) fn without_zone(&self) -> bool {
-        self.fields
-            .iter()
-            .any(|field| field.kind.to_string().contains("\"timestamp_ntz\""))
+        self.fields.iter().any(|field| field.kind.to_string().contains("\"timestamp_ntz\""))
     }
 }
 
 impl DeltaField {
     fn new(column: &Column) -> Self {
         let (name, kind) = (column.name.clone(), delta_type(&column.kind));
-        Self {
-            name,
-            kind,
-            nullable: true,
-            metadata: Map::new(),
-        }
+        Self { name, kind, nullable: true, metadata: Map::new() }
     }
 
     fn arrow(&self) -> Option<Field> {

@@ -47,14 +47,7 @@ impl State {
             self.tombstones.insert(remove.path.clone(), remove.clone());
         }
         for action in actions {
-            let Action {
-                protocol,
-                meta_data,
-                txn,
-                add,
-                domain_metadata,
-                ..
-            } = action;
+            let Action { protocol, meta_data, txn, add, domain_metadata, .. } = action;
             if let Some(add) = add {
                 self.put(add);
             }
@@ -101,12 +94,7 @@ impl Snapshot {
     /// which every table begins.
     pub(crate) fn new(version: i64, state: State) -> Option<Self> {
         let (protocol, metadata) = (state.protocol.clone()?, state.metadata.clone()?);
-        Some(Self {
-            version,
-            protocol,
-            metadata,
-            state,
-        })
+        Some(Self { version, protocol, metadata, state })
     }
 
     /// The same table one commit later.

@@ -57,10 +57,8 @@ impl Seen {
                 continue;
             };
             if let Some((min, max)) = texts(field.data_type(), min, max) {
-                min.into_iter()
-                    .for_each(|min| least.put(field.name(), &min));
-                max.into_iter()
-                    .for_each(|max| greatest.put(field.name(), &max));
+                min.into_iter().for_each(|min| least.put(field.name(), &min));
+                max.into_iter().for_each(|max| greatest.put(field.name(), &max));
             }
         }
         format!(
@@ -75,16 +73,8 @@ impl Seen {
 
 fn has_nan(column: &dyn Array) -> bool {
     match column.data_type() {
-        DataType::Float32 => column
-            .as_primitive::<Float32Type>()
-            .iter()
-            .flatten()
-            .any(f32::is_nan),
-        DataType::Float64 => column
-            .as_primitive::<Float64Type>()
-            .iter()
-            .flatten()
-            .any(f64::is_nan),
+        DataType::Float32 => column.as_primitive::<Float32Type>().iter().flatten().any(f32::is_nan),
+        DataType::Float64 => column.as_primitive::<Float64Type>().iter().flatten().any(f64::is_nan),
         _ => false,
     }
 }
@@ -138,10 +128,9 @@ fn bounds(file: &ParquetMetaData, index: usize) -> Option<(Bound, Bound)> {
         let (min, max) = bound_pair(statistics)?;
         found = Some(match found {
             None => (min, max),
-            Some((least, greatest)) => (
-                if min < least { min } else { least },
-                if max > greatest { max } else { greatest },
-            ),
+            Some((least, greatest)) => {
+                (if min < least { min } else { least }, if max > greatest { max } else { greatest })
+            }
         });
     }
     found
@@ -149,15 +138,13 @@ fn bounds(file: &ParquetMetaData, index: usize) -> Option<(Bound, Bound)> {
 
 fn bound_pair(statistics: &Statistics) -> Option<(Bound, Bound)> {
     Some(match statistics {
-        Statistics::Int32(s) => (
-            Bound::Int((*s.min_opt()?).into()),
-            Bound::Int((*s.max_opt()?).into()),
-        ),
+        Statistics::Int32(s) => {
+            (Bound::Int((*s.min_opt()?).into()), Bound::Int((*s.max_opt()?).into()))
+        }
         Statistics::Int64(s) => (Bound::Int(*s.min_opt()?), Bound::Int(*s.max_opt()?)),
-        Statistics::Float(s) => (
-            Bound::Float((*s.min_opt()?).into()),
-            Bound::Float((*s.max_opt()?).into()),
-        ),
+        Statistics::Float(s) => {
+            (Bound::Float((*s.min_opt()?).into()), Bound::Float((*s.max_opt()?).into()))
+        }
         Statistics::Double(s) => (Bound::Float(*s.min_opt()?), Bound::Float(*s.max_opt()?)),
         Statistics::ByteArray(s) => {
             let (min, max) = (s.min_opt()?.data(), s.max_opt()?.data());
@@ -165,10 +152,7 @@ fn bound_pair(statistics: &Statistics) -> Option<(Bound, Bound)> {
         }
         Statistics::FixedLenByteArray(s) => {
             let (min, max) = (s.min_opt()?.data(), s.max_opt()?.data());
-            (
-                Bound::Decimal(big_endian(min)?),
-                Bound::Decimal(big_endian(max)?),
-            )
+            (Bound::Decimal(big_endian(min)?), Bound::Decimal(big_endian(max)?))
         }
         Statistics::Boolean(_) | Statistics::Int96(_) => return None,
     })
@@ -177,9 +161,7 @@ fn bound_pair(statistics: &Statistics) -> Option<(Bound, Bound)> {
 fn big_endian(bytes: &[u8]) -> Option<i128> {
     let sign = if bytes.first()? & 0x80 == 0 { 0 } else { 0xff };
     let mut whole = [sign; 16];
-    whole
-        .get_mut(16_usize.checked_sub(bytes.len())?..)?
-        .copy_from_slice(bytes);
+    whole.get_mut(16_usize.checked_sub(bytes.len())?..)?.copy_from_slice(bytes);
     Some(i128::from_be_bytes(whole))
 }
 
@@ -208,10 +190,9 @@ fn texts(kind: &DataType, min: Bound, max: Bound) -> Option<(Option<String>, Opt
         (kind, Bound::Float(min), Bound::Float(max)) if kind.is_floating() => {
             (float(min), float(max))
         }
-        (DataType::Utf8, Bound::Bytes(min), Bound::Bytes(max)) => (
-            text_below(&min).map(|t| quoted(&t)),
-            text_above(&max).map(|t| quoted(&t)),
-        ),
+        (DataType::Utf8, Bound::Bytes(min), Bound::Bytes(max)) => {
+            (text_below(&min).map(|t| quoted(&t)), text_above(&max).map(|t| quoted(&t)))
+        }
         _ => return None,
     })
 }
@@ -240,9 +221,7 @@ fn decimal(scale: i8, value: &Bound) -> Option<String> {
 
 fn date(days: i64) -> Option<String> {
     let (year, month, day) = civil(days);
-    (1..=9999)
-        .contains(&year)
-        .then(|| format!("{year:04}-{month:02}-{day:02}"))
+    (1..=9999).contains(&year).then(|| format!("{year:04}-{month:02}-{day:02}"))
 }
 
 fn timestamp(micros: i64, zone: &str) -> Option<String> {
@@ -250,9 +229,7 @@ fn timestamp(micros: i64, zone: &str) -> Option<String> {
     let millis = micros.rem_euclid(DAY_MICROS) / 1000;
     let (seconds, millis) = (millis / 1000, millis % 1000);
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    Some(format!(
-        "\"{date}T{hours:02}:{minutes:02}:{seconds:02}.{millis:03}{zone}\""
-    ))
+    Some(format!("\"{date}T{hours:02}:{minutes:02}:{seconds:02}.{millis:03}{zone}\""))
 }
 
 /// A text that is not above `bytes`.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use lakeward_connectors::{Error, Result, TableId};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::buffered::BufWriter;
@@ -99,9 +99,7 @@ pub struct Lake {
 
 impl fmt::Debug for Lake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lake")
-            .field("url", &self.url)
-            .finish_non_exhaustive()
+        f.debug_struct("Lake").field("url", &self.url).finish_non_exhaustive()
     }
 }
 
@@ -120,11 +118,11 @@ impl Lake {
                 Self::local(path)
             }
             // A one-letter scheme is a drive.
-            Ok(url) if url.scheme().len() > 1 => Err(Error::config(
-                "the lake's URL has a scheme that is not supported",
-            )
-            .with("scheme", url.scheme())
-            .remedy("use a directory, file:// or s3://")),
+            Ok(url) if url.scheme().len() > 1 => {
+                Err(Error::config("the lake's URL has a scheme that is not supported")
+                    .with("scheme", url.scheme())
+                    .remedy("use a directory, file:// or s3://"))
+            }
             _ if options.url.is_empty() => Err(Error::config("the lake's URL is empty")),
             _ => Self::local(PathBuf::from(&options.url)),
         }
@@ -138,11 +136,7 @@ impl Lake {
     /// The lake at the root of `store`.
     pub fn with_store(store: Arc<dyn ObjectStore>) -> Self {
         let url = store.to_string().into();
-        Self {
-            store,
-            root: Path::default(),
-            url,
-        }
+        Self { store, root: Path::default(), url }
     }
 
     fn local(directory: PathBuf) -> Result<Self> {
@@ -155,20 +149,14 @@ impl Lake {
         let store =
             LocalFileSystem::new_with_prefix(&directory).map_err(|error| fault(error.into()))?;
         let url = directory.display().to_string().into();
-        Ok(Self {
-            store: Arc::new(store.with_fsync(true)),
-            root: Path::default(),
-            url,
-        })
+        Ok(Self { store: Arc::new(store.with_fsync(true)), root: Path::default(), url })
     }
 
     fn s3(url: &Url, options: &S3Options) -> Result<Self> {
         // reqwest is built without a provider of its own; an error means that one is installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let fault = |error: object_store::Error| {
-            Error::config("the S3 store can't be used")
-                .with("url", url)
-                .caused_by(error)
+            Error::config("the S3 store can't be used").with("url", url).caused_by(error)
         };
         let bucket = url.host_str().ok_or_else(|| {
             Error::config("the lake's URL names no bucket").remedy("write s3://bucket/prefix")
@@ -190,10 +178,7 @@ impl Lake {
             (AmazonS3ConfigKey::Endpoint, &options.endpoint),
             (AmazonS3ConfigKey::Region, &options.region),
             (AmazonS3ConfigKey::AccessKeyId, &options.access_key_id),
-            (
-                AmazonS3ConfigKey::SecretAccessKey,
-                &options.secret_access_key,
-            ),
+            (AmazonS3ConfigKey::SecretAccessKey, &options.secret_access_key),
             (AmazonS3ConfigKey::Token, &options.session_token),
         ];
         for (key, value) in settings {
@@ -202,10 +187,7 @@ impl Lake {
             }
         }
         let http = options.allow_http
-            || options
-                .endpoint
-                .as_ref()
-                .is_some_and(|endpoint| endpoint.starts_with("http://"));
+            || options.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
         if http {
             builder = builder.with_config(
                 AmazonS3ConfigKey::Client(object_store::ClientConfigKey::AllowHttp),
@@ -219,11 +201,7 @@ impl Lake {
         let root = Path::from_url_path(url.path()).map_err(|error| {
             Error::config("the lake's URL has an unusable path").caused_by(error)
         })?;
-        Ok(Self {
-            store: Arc::new(store),
-            root,
-            url: url.as_str().into(),
-        })
+        Ok(Self { store: Arc::new(store), root, url: url.as_str().into() })
     }
 
     /// Where the lake is, as configured; holds no secret.
@@ -255,13 +233,8 @@ impl Lake {
     /// Writes an object, over whatever was there.
     pub async fn put(&self, path: &str, bytes: Bytes) -> Result<()> {
         let location = self.locate(path)?;
-        let result = self
-            .store
-            .put(&location, PutPayload::from_bytes(bytes))
-            .await;
-        result
-            .map(drop)
-            .map_err(|error| fault("write", path, error))
+        let result = self.store.put(&location, PutPayload::from_bytes(bytes)).await;
+        result.map(drop).map_err(|error| fault("write", path, error))
     }
 
     /// Writes an object unless there is one (put-if-absent).
@@ -271,11 +244,7 @@ impl Lake {
     pub async fn create(&self, path: &str, bytes: Bytes) -> Result<Created> {
         let location = self.locate(path)?;
         let options = PutOptions::from(PutMode::Create);
-        match self
-            .store
-            .put_opts(&location, PutPayload::from_bytes(bytes), options)
-            .await
-        {
+        match self.store.put_opts(&location, PutPayload::from_bytes(bytes), options).await {
             Ok(_) => Ok(Created::Yes),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(Created::Exists),
             Err(error) => Err(fault("create", path, error)),
@@ -291,19 +260,14 @@ impl Lake {
     pub async fn list_after(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>> {
         let location = self.locate(prefix)?;
         let stream = match after {
-            Some(after) => self
-                .store
-                .list_with_offset(Some(&location), &self.locate(after)?),
+            Some(after) => self.store.list_with_offset(Some(&location), &self.locate(after)?),
             None => self.store.list(Some(&location)),
         };
         let root = self.root.as_ref();
         let listed = stream
             .map_ok(|meta| {
                 let path = meta.location.as_ref();
-                let relative = path
-                    .strip_prefix(root)
-                    .unwrap_or(path)
-                    .trim_start_matches('/');
+                let relative = path.strip_prefix(root).unwrap_or(path).trim_start_matches('/');
                 Listed {
                     path: relative.to_owned(),
                     size: meta.size,
@@ -331,16 +295,9 @@ impl Lake {
 
     /// Deletes objects of which nobody needs to know whether they are gone.
     pub(crate) async fn forget(&self, paths: Vec<String>) {
-        let mut deletions = futures::stream::iter(paths)
-            .map(|path| async move { (self.delete(&path).await, path) })
-            .buffered(8);
-        while let Some((result, path)) = deletions.next().await {
-            if let Err(error) = result {
-                tracing::debug!(
-                    path,
-                    error = error.full(),
-                    "a file that is not needed stays"
-                );
+        for path in paths {
+            if let Err(error) = self.delete(&path).await {
+                tracing::debug!(path, error = error.full(), "a file that is not needed stays");
             }
         }
     }
@@ -354,9 +311,7 @@ impl Lake {
 
     fn locate(&self, path: &str) -> Result<Path> {
         let path = Path::parse(path).map_err(|error| {
-            Error::internal("a path is not fit for the store")
-                .with("path", path)
-                .caused_by(error)
+            Error::internal("a path is not fit for the store").with("path", path).caused_by(error)
         })?;
         Ok(self.root.parts().chain(path.parts()).collect())
     }
@@ -388,9 +343,5 @@ fn escape(segment: &str) -> String {
         }
     }
     // An empty name would make two paths one.
-    if escaped.is_empty() {
-        "~".to_owned()
-    } else {
-        escaped
-    }
+    if escaped.is_empty() { "~".to_owned() } else { escaped }
 }

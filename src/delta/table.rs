@@ -182,10 +182,7 @@ impl Table {
                 return Ok(evolution);
             }
             // A column of that name that went earlier still has its values in older files.
-            let came = schema
-                .columns
-                .iter()
-                .filter(|c| current.column(&c.name).is_none());
+            let came = schema.columns.iter().filter(|c| current.column(&c.name).is_none());
             let layout = self.layout.as_ref();
             let held = came
                 .filter_map(|column| layout.and_then(|layout| layout.similar(&column.name)))
@@ -219,9 +216,7 @@ impl Table {
     /// Drops everything that is not committed, and goes back to what the log says.
     pub async fn discard(&mut self) -> Result<()> {
         let files = self.view.files().filter(|(_, file)| !file.committed);
-        let files: Vec<_> = files
-            .map(|(_, file)| self.own_path(&file.add.path))
-            .collect();
+        let files: Vec<_> = files.map(|(_, file)| self.own_path(&file.add.path)).collect();
         // As long as the commit that names them may still arrive, files must stay.
         let doubt = self.pending.doubt.is_some();
         self.reload().await?;
@@ -245,14 +240,9 @@ impl Table {
     async fn take_up(&mut self, snapshot: Snapshot) -> Result<()> {
         let (protocol, metadata) = (&snapshot.protocol, &snapshot.metadata);
         protocol::check(&self.path, protocol, metadata, snapshot.state.files())?;
-        self.layout = Some(Arc::new(Layout::parse(
-            &self.path,
-            &metadata.schema_string,
-        )?));
+        self.layout = Some(Arc::new(Layout::parse(&self.path, &metadata.schema_string)?));
         let schema = metadata.property(SCHEMA_PROPERTY);
-        self.schema = schema
-            .and_then(|text| serde_json::from_str(text).ok())
-            .map(Arc::new);
+        self.schema = schema.and_then(|text| serde_json::from_str(text).ok()).map(Arc::new);
         for add in snapshot.state.files() {
             let rows = match add.rows() {
                 Some(rows) => rows,
@@ -269,10 +259,7 @@ impl Table {
         let ids: Vec<_> = self.view.files().map(|(id, _)| id).collect();
         let removed = ids.into_iter().filter_map(|id| self.view.remove(id));
         let own: Vec<_> = removed.filter(|file| !file.committed).collect();
-        let own = own
-            .iter()
-            .map(|file| self.own_path(&file.add.path))
-            .collect();
+        let own = own.iter().map(|file| self.own_path(&file.add.path)).collect();
         self.view.forget_slots();
         self.index = self.schema.as_deref().map(Index::new);
         self.pending.changed = true;
@@ -302,10 +289,8 @@ impl Table {
     pub(super) fn settled(&self) -> Result<()> {
         match self.pending.doubt {
             None => Ok(()),
-            Some(_) => Err(
-                Error::internal("the outcome of a commit must be known first")
-                    .with("Delta table", &self.path),
-            ),
+            Some(_) => Err(Error::internal("the outcome of a commit must be known first")
+                .with("Delta table", &self.path)),
         }
     }
 }

@@ -82,10 +82,7 @@ impl View {
 
     /// The bytes of the files.
     pub(crate) fn bytes(&self) -> u64 {
-        self.files
-            .values()
-            .map(|file| u64::try_from(file.add.size).unwrap_or(0))
-            .sum()
+        self.files.values().map(|file| u64::try_from(file.add.size).unwrap_or(0)).sum()
     }
 
     /// Adds a file.
@@ -93,15 +90,7 @@ impl View {
         let id = self.next;
         self.next += 1;
         self.by_path.insert(add.path.clone(), id);
-        self.files.insert(
-            id,
-            DataFile {
-                add,
-                rows,
-                committed,
-                slots: Vec::new(),
-            },
-        );
+        self.files.insert(id, DataFile { add, rows, committed, slots: Vec::new() });
         id
     }
 
@@ -127,18 +116,14 @@ impl View {
 
     /// Notes that everything so far is in the log.
     pub(crate) fn committed(&mut self) {
-        self.files
-            .values_mut()
-            .for_each(|file| file.committed = true);
+        self.files.values_mut().for_each(|file| file.committed = true);
     }
 
     /// Forgets which rows are where.
     pub(crate) fn forget_slots(&mut self) {
         self.slots = Vec::new();
         self.living = 0;
-        self.files
-            .values_mut()
-            .for_each(|file| file.slots = Vec::new());
+        self.files.values_mut().for_each(|file| file.slots = Vec::new());
     }
 
     /// Whether so many slots are dead that it is time to start over.
@@ -157,12 +142,7 @@ impl View {
         let data = self.files.get_mut(&file).ok_or_else(fault)?;
         let first = data.rows.checked_sub(u64::from(rows)).ok_or_else(fault)?;
         data.slots.push(number);
-        self.slots.push(Slot {
-            file: Some(file),
-            first,
-            rows,
-            gone: Vec::new(),
-        });
+        self.slots.push(Slot { file: Some(file), first, rows, gone: Vec::new() });
         self.living += 1;
         Ok(number)
     }
@@ -191,8 +171,7 @@ impl View {
             let start = doomed.partition_point(|loc| loc.slot < number);
             let end = doomed.partition_point(|loc| loc.slot <= number);
             if start < end {
-                slot.gone
-                    .extend(doomed[start..end].iter().map(|loc| loc.row));
+                slot.gone.extend(doomed[start..end].iter().map(|loc| loc.row));
                 slot.gone.sort_unstable();
                 slot.gone.dedup();
             }

@@ -53,7 +53,8 @@ fn unknown_keys_are_refused(server: Server) -> Res<()> {
 }
 
 fn every_fault_is_named(server: Server) -> Res<()> {
-    let scene = edited(server, "many_faults", "memory = \"64MiB\"", "memory = \"much\"\nspeed = 1")?;
+    let scene =
+        edited(server, "many_faults", "memory = \"64MiB\"", "memory = \"much\"\nspeed = 1")?;
     let text = fs::read_to_string(scene.setup.config()).context("the configuration")?;
     let text = text.replace("flush_interval = \"200ms\"", "flush_interval = \"soon\"");
     fs::write(scene.setup.config(), text).context("the configuration")?;

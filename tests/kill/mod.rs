@@ -88,7 +88,8 @@ fn round(plan: Plan, number: usize, histogram: &mut Histogram) -> Res<()> {
     let seed = fastrand::u64(..);
     std::thread::scope(|scope| -> Res<()> {
         let (db, sent, stop) = (&scene.db, &sent, &stop);
-        let writers = [seed, seed ^ 1].map(|s| scope.spawn(move || writer::write(db, sent, stop, s)));
+        let writers =
+            [seed, seed ^ 1].map(|s| scope.spawn(move || writer::write(db, sent, stop, s)));
         let killed = kills(plan, &scene, histogram);
         stop.store(true, Ordering::Relaxed);
         for writer in writers {
@@ -180,12 +181,7 @@ fn moment(scene: &Scene, daemon: &mut Daemon, n: usize) -> Res<()> {
 }
 
 /// Waits until the count has grown by `by`.
-fn next(
-    daemon: &mut Daemon,
-    limit: Instant,
-    count: impl Fn() -> Res<u64>,
-    by: u64,
-) -> Res<()> {
+fn next(daemon: &mut Daemon, limit: Instant, count: impl Fn() -> Res<u64>, by: u64) -> Res<()> {
     let before = count()?;
     while count()? < before + by {
         if let Some(status) = daemon.poll()? {
@@ -205,7 +201,6 @@ fn epoch(scene: &Scene) -> Res<u64> {
 
 /// The versions of all tables, summed: it grows with every commit.
 fn commits(scene: &Scene) -> Res<u64> {
-    let version =
-        |table| scene.setup.lake.newest(&[&scene.source, "public", table, "_delta_log"]);
+    let version = |table| scene.setup.lake.newest(&[&scene.source, "public", table, "_delta_log"]);
     TABLES.iter().map(|table| version(table)).sum()
 }

@@ -103,8 +103,7 @@ fn commits(scene: &Scene, epoch: u64, file: &Value) -> Res<(usize, usize)> {
     let mut done = 0;
     for table in named.keys() {
         let (schema, name) = table.split_once('.').ok_or(format!("no table is called {table}"))?;
-        let txns =
-            scene.setup.lake.txns(&scene.source, &escaped(schema), &escaped(name))?;
+        let txns = scene.setup.lake.txns(&scene.source, &escaped(schema), &escaped(name))?;
         done += usize::from(txns.get(&app) == Some(&epoch));
     }
     Ok((done, named.len()))

@@ -81,11 +81,7 @@ pub fn within(source: &SourceTable, lake: LakeRows, allow: &Allow) -> Res<()> {
 }
 
 /// The columns to compare and the lake's rows in their order.
-fn projected(
-    source: &SourceTable,
-    lake: LakeRows,
-    allow: &Allow,
-) -> Res<(Vec<String>, Vec<Row>)> {
+fn projected(source: &SourceTable, lake: LakeRows, allow: &Allow) -> Res<(Vec<String>, Vec<Row>)> {
     let mut columns = Vec::new();
     for column in &source.columns {
         if lake.columns.contains(column) {
@@ -103,8 +99,7 @@ fn projected(
 }
 
 fn pick(have: &[String], rows: &[Row], want: &[String]) -> Vec<Row> {
-    let places: Vec<usize> =
-        want.iter().filter_map(|w| have.iter().position(|h| h == w)).collect();
+    let places: Vec<usize> = want.iter().filter_map(|w| have.iter().position(|h| h == w)).collect();
     rows.iter().map(|row| places.iter().map(|&p| row[p].clone()).collect()).collect()
 }
 
@@ -189,7 +184,8 @@ fn recorded_form(pg: &Pg, columns: &[String], from: &str) -> Res<Vec<String>> {
         )
     });
     let texts: Vec<String> = texts.collect();
-    let rows = pg.rows(&format!("select json_build_array({})::text from {from}", texts.join(", ")))?;
+    let rows =
+        pg.rows(&format!("select json_build_array({})::text from {from}", texts.join(", ")))?;
     let parse = |text: String| serde_json::from_str::<Value>(&text).map(|v| v.to_string());
     rows.into_iter().flatten().flatten().map(|t| parse(t).map_err(|e| e.to_string())).collect()
 }

@@ -53,14 +53,8 @@ impl Setup {
         let dir = dir.context("a temporary folder")?;
         let root = dir.path().to_owned();
         let lake = Lake::new(store, &root.join("lake"), label)?;
-        let setup = Setup {
-            dir: Some(dir),
-            root,
-            lake,
-            sources,
-            flush: "200ms",
-            wrapper: Vec::new(),
-        };
+        let setup =
+            Setup { dir: Some(dir), root, lake, sources, flush: "200ms", wrapper: Vec::new() };
         setup.write_config()?;
         Ok(setup)
     }
@@ -137,10 +131,13 @@ impl Setup {
     /// `lakeward run --until-current`, which has to end well.
     pub fn run_until_current(&self, limit: Duration) -> Res<()> {
         let config = self.config();
-        let mut run = self.spawn(&["run", "--config", &config.to_string_lossy(), "--until-current"])?;
+        let mut run =
+            self.spawn(&["run", "--config", &config.to_string_lossy(), "--until-current"])?;
         match run.wait(limit)? {
             Some(status) if status.success() => Ok(()),
-            Some(status) => Err(format!("run --until-current ended with {status}\n{}", self.tail())),
+            Some(status) => {
+                Err(format!("run --until-current ended with {status}\n{}", self.tail()))
+            }
             None => {
                 run.kill()?;
                 let status = self.status().map(|s| s.lines()).unwrap_or_else(|e| e);

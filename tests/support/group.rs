@@ -75,9 +75,9 @@ impl Group {
             return Ok(runs.into_iter().map(|r| r.wrong.map_or(Ok(()), Err)).collect());
         }
         let mut setup = Setup::new(self.store, &self.label(), sources)?;
-        let result = self.drive(&setup, &mut runs).map(|()| {
-            runs.iter_mut().map(|run| run.verdict(&setup)).collect::<Vec<Res<()>>>()
-        });
+        let result = self
+            .drive(&setup, &mut runs)
+            .map(|()| runs.iter_mut().map(|run| run.verdict(&setup)).collect::<Vec<Res<()>>>());
         if result.as_ref().map_or(true, |all| all.iter().any(Result::is_err)) {
             setup.keep();
         }
@@ -231,7 +231,8 @@ impl Run {
         self.recorded()?;
         self.compared(setup).map_err(|e| {
             let status = setup.status();
-            let tables = status.map(|s| s.of(&self.source.name).map(|t| format!("\n  {t}")).collect());
+            let tables =
+                status.map(|s| s.of(&self.source.name).map(|t| format!("\n  {t}")).collect());
             let tables: String = tables.unwrap_or_else(|e| e);
             format!("{e}\nstatus:{tables}\n{}", setup.tail())
         })

@@ -78,7 +78,9 @@ impl Store {
 /// A setting the servers' script prints; without it a test fails, it is never skipped.
 pub fn variable(name: &str) -> Res<String> {
     std::env::var(name).map_err(|_| {
-        format!("{name} is not set: run `./dev servers start`, then `eval \"$(./dev servers env)\"`")
+        format!(
+            "{name} is not set: run `./dev servers start`, then `eval \"$(./dev servers env)\"`"
+        )
     })
 }
 

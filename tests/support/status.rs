@@ -73,7 +73,9 @@ fn walk(value: &Value, source: &str, key: &str, found: &mut Vec<TableStatus>) {
                 source: text(object, &["source"]).unwrap_or(source).to_owned(),
                 table,
                 state: text(object, &["state"]).unwrap_or_default().to_lowercase(),
-                reason: text(object, &["reason", "error", "message"]).unwrap_or_default().to_owned(),
+                reason: text(object, &["reason", "error", "message"])
+                    .unwrap_or_default()
+                    .to_owned(),
             });
         }
         Value::Object(object) => object.iter().for_each(|(k, v)| walk(v, source, k, found)),

@@ -21,11 +21,8 @@ pub fn adjust(id: &str) -> Adjust {
         // tables are not in the lake.
         "PG-013" => Adjust {
             rules: &[("update d set", Rule::Works), ("delete from n", Rule::Works)],
-            deviations: [
-                stopped("d", &["replica identity"]),
-                stopped("n", &["replica identity"]),
-            ]
-            .concat(),
+            deviations: [stopped("d", &["replica identity"]), stopped("n", &["replica identity"])]
+                .concat(),
             live_only: &["d", "n"],
             ..Adjust::default()
         },
@@ -37,10 +34,9 @@ pub fn adjust(id: &str) -> Adjust {
             ..Adjust::default()
         },
         // Prepared transactions have one namespace per server.
-        "PG-031" => Adjust {
-            replace: &[("'p1'", "'p1_{db}'"), ("'p2'", "'p2_{db}'")],
-            ..Adjust::default()
-        },
+        "PG-031" => {
+            Adjust { replace: &[("'p1'", "'p1_{db}'"), ("'p2'", "'p2_{db}'")], ..Adjust::default() }
+        }
         "PG-032" => Adjust { replace: &[("'forgotten'", "'held_{db}'")], ..Adjust::default() },
         "PG-052" => Adjust { tables: &["public.*", "s.*"], ..Adjust::default() },
         // The server refuses to make a table of a FOR TABLE publication unlogged; the rows the

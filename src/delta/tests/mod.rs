@@ -24,24 +24,13 @@ use crate::collapse::{Cell, Collapsed, NewRow, Removal};
 
 /// A column without anything particular about it.
 pub(super) fn column(id: u32, name: &str, kind: Type) -> Column {
-    Column {
-        id,
-        name: name.to_owned(),
-        source_type: format!("{kind:?}"),
-        kind,
-        missing: None,
-    }
+    Column { id, name: name.to_owned(), source_type: format!("{kind:?}"), kind, missing: None }
 }
 
 /// A table of those columns.
 pub(super) fn table_schema(columns: Vec<Column>, identity: Identity) -> Arc<TableSchema> {
     let id = TableId::new("public", "t");
-    Arc::new(TableSchema {
-        id,
-        columns,
-        identity,
-        storage: String::new(),
-    })
+    Arc::new(TableSchema { id, columns, identity, storage: String::new() })
 }
 
 /// `id bigint primary key, v text`.
@@ -67,46 +56,23 @@ pub(super) fn run(
     for (number, row) in (0..).zip(add) {
         let key = keys.push(schema, row).expect("a key");
         builder.push(Op::Insert, None, Some(row)).expect("a row");
-        rows.push(NewRow {
-            key,
-            from: Cell {
-                batch: 0,
-                row: number,
-            },
-            carried: Vec::new(),
-        });
+        rows.push(NewRow { key, from: Cell { batch: 0, row: number }, carried: Vec::new() });
     }
     let batches = vec![builder.finish()];
-    Collapsed {
-        schema: Arc::clone(schema),
-        batches,
-        keys,
-        removals,
-        rows,
-    }
+    Collapsed { schema: Arc::clone(schema), batches, keys, removals, rows }
 }
 
 /// A run of `id, v` rows.
 pub(super) fn pairs_run(remove: &[i64], add: &[(i64, &str)]) -> Collapsed {
-    let remove: Vec<_> = remove
-        .iter()
-        .map(|id| vec![Value::Int(*id), Value::Null])
-        .collect();
-    let add: Vec<_> = add
-        .iter()
-        .map(|(id, v)| vec![Value::Int(*id), Value::Text(v)])
-        .collect();
+    let remove: Vec<_> = remove.iter().map(|id| vec![Value::Int(*id), Value::Null]).collect();
+    let add: Vec<_> = add.iter().map(|(id, v)| vec![Value::Int(*id), Value::Text(v)]).collect();
     run(&pairs(), &remove, &add)
 }
 
 /// Commits as epoch `version` of the application `app`, and expects that to succeed.
 pub(super) async fn commit(table: &mut Table, version: i64) -> i64 {
     let txns = [("app".to_owned(), version)];
-    match table
-        .commit(&txns, Map::new(), "WRITE")
-        .await
-        .expect("a commit")
-    {
+    match table.commit(&txns, Map::new(), "WRITE").await.expect("a commit") {
         Commit::Done { version } => version,
         other => panic!("{other:?}"),
     }
@@ -121,16 +87,8 @@ pub(super) async fn read_batches(lake: &Lake, path: &str) -> Result<Vec<RecordBa
     let mut found = Vec::new();
     for add in snapshot.state.files() {
         let file = FileReader::open(lake, path, add).await?;
-        assert_eq!(
-            Some(file.rows()),
-            add.rows(),
-            "the statistics tell the number of rows"
-        );
-        found.extend(
-            file.batches(layout.arrow(), None)?
-                .try_collect::<Vec<_>>()
-                .await?,
-        );
+        assert_eq!(Some(file.rows()), add.rows(), "the statistics tell the number of rows");
+        found.extend(file.batches(layout.arrow(), None)?.try_collect::<Vec<_>>().await?);
     }
     Ok(found)
 }
@@ -168,10 +126,8 @@ pub(super) fn show(value: &Value<'_>) -> String {
 /// The rows of a table of [`pairs`].
 pub(super) async fn read_pairs(lake: &Lake, path: &str) -> Vec<(i64, String)> {
     let rows = read_rows(lake, path, &pairs()).await.expect("rows");
-    let mut rows: Vec<_> = rows
-        .into_iter()
-        .map(|row| (row[0].parse().expect("an id"), row[1].clone()))
-        .collect();
+    let mut rows: Vec<_> =
+        rows.into_iter().map(|row| (row[0].parse().expect("an id"), row[1].clone())).collect();
     rows.sort();
     rows
 }

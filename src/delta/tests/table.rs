@@ -10,44 +10,19 @@ fn owned(rows: &[(i64, &str)]) -> Vec<(i64, String)> {
 async fn rows_come_change_and_go() {
     let lake = Lake::memory();
     let mut table = Table::create(&lake, "s/t");
-    table
-        .apply(&pairs_run(&[], &[(1, "a"), (2, "b"), (3, "c")]))
-        .await
-        .expect("applied");
+    table.apply(&pairs_run(&[], &[(1, "a"), (2, "b"), (3, "c")])).await.expect("applied");
     assert_eq!(commit(&mut table, 1).await, 0);
-    assert_eq!(
-        read_pairs(&lake, "s/t").await,
-        owned(&[(1, "a"), (2, "b"), (3, "c")])
-    );
+    assert_eq!(read_pairs(&lake, "s/t").await, owned(&[(1, "a"), (2, "b"), (3, "c")]));
 
-    table
-        .apply(&pairs_run(&[1, 2], &[(2, "B"), (4, "d")]))
-        .await
-        .expect("applied");
-    assert_eq!(
-        read_pairs(&lake, "s/t").await.len(),
-        3,
-        "nothing is visible before the commit"
-    );
+    table.apply(&pairs_run(&[1, 2], &[(2, "B"), (4, "d")])).await.expect("applied");
+    assert_eq!(read_pairs(&lake, "s/t").await.len(), 3, "nothing is visible before the commit");
     assert_eq!(commit(&mut table, 2).await, 1);
-    assert_eq!(
-        read_pairs(&lake, "s/t").await,
-        owned(&[(2, "B"), (3, "c"), (4, "d")])
-    );
+    assert_eq!(read_pairs(&lake, "s/t").await, owned(&[(2, "B"), (3, "c"), (4, "d")]));
 
-    let mut again = Table::open(&lake, "s/t")
-        .await
-        .expect("opened")
-        .expect("there");
-    assert_eq!(
-        (again.version(), again.txn("app"), again.rows()),
-        (Some(1), Some(2), 3)
-    );
+    let mut again = Table::open(&lake, "s/t").await.expect("opened").expect("there");
+    assert_eq!((again.version(), again.txn("app"), again.rows()), (Some(1), Some(2), 3));
     assert_eq!(again.schema(), Some(&pairs()));
-    again
-        .apply(&pairs_run(&[2, 3, 4, 9], &[]))
-        .await
-        .expect("applied");
+    again.apply(&pairs_run(&[2, 3, 4, 9], &[])).await.expect("applied");
     commit(&mut again, 3).await;
     assert_eq!(read_pairs(&lake, "s/t").await, vec![]);
     assert_eq!((again.rows(), again.files()), (0, 0));
@@ -59,10 +34,7 @@ async fn several_runs_are_one_commit() {
     let mut table = Table::create(&lake, "s/t");
     for n in 0..20 {
         let text = n.to_string();
-        table
-            .apply(&pairs_run(&[n], &[(n, &text), (100, &text)]))
-            .await
-            .expect("applied");
+        table.apply(&pairs_run(&[n], &[(n, &text), (100, &text)])).await.expect("applied");
     }
     assert!(table.has_pending());
     commit(&mut table, 1).await;
@@ -70,10 +42,7 @@ async fn several_runs_are_one_commit() {
     assert_eq!(rows.len(), 21);
     assert_eq!(rows[20], (100, "19".to_owned()));
     let files = lake.list("s/t").await.expect("listed");
-    let data = files
-        .iter()
-        .filter(|file| file.path.ends_with(".parquet"))
-        .count();
+    let data = files.iter().filter(|file| file.path.ends_with(".parquet")).count();
     assert_eq!(data, table.files(), "superseded files are gone");
 }
 
@@ -82,10 +51,7 @@ async fn small_files_are_folded() {
     let lake = Lake::memory();
     let mut table = Table::create(&lake, "s/t");
     for n in 0..100 {
-        table
-            .apply(&pairs_run(&[], &[(n, "x")]))
-            .await
-            .expect("applied");
+        table.apply(&pairs_run(&[], &[(n, "x")])).await.expect("applied");
         commit(&mut table, n).await;
         assert!(table.files() <= 8, "{} files", table.files());
     }
