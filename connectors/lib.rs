@@ -11,6 +11,7 @@
 pub mod batch;
 pub mod change;
 pub mod error;
+pub mod filter;
 pub mod key;
 pub mod postgres;
 pub mod schema;
