@@ -16,6 +16,7 @@ pub mod key;
 pub mod postgres;
 pub mod schema;
 pub mod scripted;
+pub mod secret;
 pub mod source;
 
 pub use batch::Batch;

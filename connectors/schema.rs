@@ -1,5 +1,6 @@
 //! What a table looks like: its columns, their lake types, and what identifies a row.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -130,16 +131,12 @@ pub enum Identity {
 pub struct TableSchema {
     /// Which table.
     pub id: TableId,
-    /// Which object of the source it is (Postgres: its oid): a table that was dropped and created
-    /// anew is another one under the same name.
-    #[serde(default)]
-    pub object: String,
     /// Its columns, in the order in which rows are decoded.
     pub columns: Vec<Column>,
     /// What identifies a row.
     pub identity: Identity,
-    /// Everything about the table that changes rows without a trace in the log, in the source's
-    /// words: when it differs, the table is read again.
+    /// Everything about the table that changes rows without a trace in the log, as marks that
+    /// [`rewritten`] compares.
     pub storage: String,
 }
 
@@ -176,9 +173,6 @@ impl TableSchema {
         if self == next {
             return Evolution::Same;
         }
-        if self.object != next.object {
-            return Evolution::Snapshot("the table was created anew".to_owned());
-        }
         for column in &next.columns {
             match self.columns.iter().find(|old| old.id == column.id) {
                 Some(old) if old.name != column.name => {
@@ -202,15 +196,19 @@ impl TableSchema {
         if self.key_ids() != next.key_ids() {
             return Evolution::Snapshot("what identifies a row changed".to_owned());
         }
-        if self.storage != next.storage {
+        if rewritten(&self.storage, &next.storage) {
             return Evolution::Snapshot(
                 "rows were rewritten without a trace in the log".to_owned(),
             );
         }
-        if self.identity == Identity::FullRow {
+        if self.identity == Identity::FullRow && self.column_ids() != next.column_ids() {
             return Evolution::Snapshot("columns of a table without a key changed".to_owned());
         }
         Evolution::InPlace
+    }
+
+    fn column_ids(&self) -> Vec<u32> {
+        self.columns.iter().map(|column| column.id).collect()
     }
 
     fn key_ids(&self) -> Option<Vec<u32>> {
@@ -221,4 +219,44 @@ impl TableSchema {
             Identity::FullRow => None,
         }
     }
+}
+
+/// Whether rows changed between two states of [`TableSchema::storage`].
+///
+/// A state is a list of marks, one a line: `key=value`, where the value may be several
+/// alternatives separated by `|`. Rows changed when a mark that both states have shares no
+/// alternative, or when one came or went; but a mark of the form `+key=value` may come, and one
+/// of the form `?key=value` may come and go.
+pub fn rewritten(old: &str, new: &str) -> bool {
+    let (old, new) = (marks(old), marks(new));
+    let changed = old.iter().any(|(key, was)| match new.get(key) {
+        Some(is) => !was.shares(is),
+        None => was.prefix != Some('?'),
+    });
+    let came = |(key, is): (&&str, &Mark<'_>)| is.prefix.is_none() && !old.contains_key(*key);
+    changed || new.iter().any(came)
+}
+
+struct Mark<'a> {
+    prefix: Option<char>,
+    value: &'a str,
+}
+
+impl Mark<'_> {
+    fn shares(&self, other: &Self) -> bool {
+        self.value == other.value
+            || self.value.split('|').any(|one| other.value.split('|').any(|two| one == two))
+    }
+}
+
+fn marks(state: &str) -> HashMap<&str, Mark<'_>> {
+    state
+        .lines()
+        .map(|line| {
+            let prefix = line.chars().next().filter(|first| matches!(first, '+' | '?'));
+            let body = line.strip_prefix(['+', '?']).unwrap_or(line);
+            let (key, value) = body.split_once('=').unwrap_or((body, ""));
+            (key, Mark { prefix, value })
+        })
+        .collect()
 }

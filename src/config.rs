@@ -1,17 +1,18 @@
 //! `config.toml` → [`Config`]: every fault in one run, each with its line and its remedy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lakeward_connectors::filter::TableFilter;
-use lakeward_connectors::schema::TableId;
 use lakeward_connectors::postgres;
+use lakeward_connectors::schema::TableId;
+use lakeward_connectors::secret::Secret;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::delta::store::{LakeOptions, S3Options};
+use crate::delta::{LakeOptions, S3Options};
 
 /// What a user configured, with every default filled in.
 #[derive(Debug, Clone)]
@@ -55,8 +56,8 @@ pub struct LogConfig {
 pub struct SourceConfig {
     /// How to reach it.
     pub url: Secret,
-    /// Which tables: patterns as written, and parsed.
-    pub tables: TableFilter,
+    /// Which tables: patterns.
+    pub tables: Vec<String>,
     /// The publication's name.
     pub publication: String,
     /// The slot's name.
@@ -66,24 +67,7 @@ pub struct SourceConfig {
     /// A file of certificates to trust instead of the system's.
     pub ssl_root_cert: Option<PathBuf>,
     /// Per table: columns kept as the source's own text.
-    pub text_columns: BTreeMap<TableId, Vec<String>>,
-}
-
-/// Text that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The text itself.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
+    pub text_columns: HashMap<TableId, Vec<String>>,
 }
 
 /// Something wrong with the file.
@@ -138,8 +122,8 @@ impl SourceConfig {
     /// What the connector is opened with, for the source called `name`.
     pub fn options(&self, name: &str) -> postgres::Options {
         postgres::Options {
-            source: name.to_owned(),
-            url: self.url.reveal().to_owned().into(),
+            source_name: name.to_owned(),
+            url: self.url.clone(),
             tables: self.tables.clone(),
             publication: self.publication.clone(),
             slot: self.slot.clone(),
@@ -155,10 +139,8 @@ impl Config {
     /// # Errors
     /// Every fault of the file.
     pub fn read(file: &Path) -> Result<Self, Faults> {
-        let faults = |line, message| Faults {
-            file: file.to_owned(),
-            faults: vec![Fault { line, message }],
-        };
+        let faults =
+            |line, message| Faults { file: file.to_owned(), faults: vec![Fault { line, message }] };
         let text = std::fs::read_to_string(file).map_err(|error| {
             faults(1, format!("can't be read: {error}; give the file's path with --config"))
         })?;
@@ -243,10 +225,7 @@ impl Reader<'_> {
             self.fault(item.span().start, format!("{place} is a list: write it as [\"…\", \"…\"]"));
             return Vec::new();
         };
-        items
-            .iter()
-            .filter_map(|item| Some((item.span().start, self.text(place, item)?)))
-            .collect()
+        items.iter().filter_map(|item| Some((item.span().start, self.text(place, item)?))).collect()
     }
 
     /// Text in which `${NAME}` stands for a variable, and which may be `file:PATH` as a whole.
@@ -256,7 +235,7 @@ impl Reader<'_> {
         let text = self.text(place, item)?;
         if let Some(path) = text.strip_prefix("file:") {
             return match std::fs::read_to_string(path) {
-                Ok(text) => Some(Secret(text.trim_end_matches(['\n', '\r']).to_owned())),
+                Ok(text) => Some(Secret::new(text.trim_end_matches(['\n', '\r']))),
                 Err(error) => {
                     self.fault(at, format!("{place}: the file {path} can't be read: {error}"));
                     None
@@ -272,20 +251,24 @@ impl Reader<'_> {
             };
             let name = &rest[start + 2..end];
             let Some(value) = (self.variable)(name) else {
-                let message = format!("{place}: the variable {name} is not set; set it, or write file:PATH");
+                let message =
+                    format!("{place}: the variable {name} is not set; set it, or write file:PATH");
                 self.fault(at, message);
                 return None;
             };
             out.push_str(&rest[..start]);
             let whole = text.len() == end + 1 - start;
             match text.contains("://") && !whole {
-                true => out.extend(url::form_urlencoded::byte_serialize(value.as_bytes()).map(|part| part.replace('+', "%20"))),
+                true => out.extend(
+                    url::form_urlencoded::byte_serialize(value.as_bytes())
+                        .map(|part| part.replace('+', "%20")),
+                ),
                 false => out.push_str(&value),
             }
             rest = &rest[end + 1..];
         }
         out.push_str(rest);
-        Some(Secret(out))
+        Some(Secret::new(out))
     }
 
     fn config(&mut self, root: &DeTable<'_>) -> Config {
@@ -304,7 +287,11 @@ impl Reader<'_> {
         let default = std::net::SocketAddr::from(([127, 0, 0, 1], 9464));
         let listen = match http.get("listen") {
             None => default,
-            Some(item) => self.parsed("http.listen", item, "an address such as \"127.0.0.1:9464\"", |t| t.parse().ok()).unwrap_or(default),
+            Some(item) => self
+                .parsed("http.listen", item, "an address such as \"127.0.0.1:9464\"", |t| {
+                    t.parse().ok()
+                })
+                .unwrap_or(default),
         };
         let sources = self.sources(root);
         Config { lake, log, listen, sources }
@@ -357,7 +344,7 @@ impl Reader<'_> {
             for (key, item) in s3 {
                 let name = key.get_ref().to_string();
                 let value = match item.get_ref().as_bool() {
-                    Some(value) => Some(Secret(value.to_string())),
+                    Some(value) => Some(Secret::new(value.to_string())),
                     None => self.secret(&format!("lake.s3.{name}"), item),
                 };
                 lake.s3.extend(value.map(|value| (name, value)));
@@ -375,7 +362,8 @@ impl Reader<'_> {
                 "json" => Some(true),
                 _ => None,
             };
-            log.json = self.parsed("log.format", item, "\"text\" or \"json\"", parse).unwrap_or(false);
+            log.json =
+                self.parsed("log.format", item, "\"text\" or \"json\"", parse).unwrap_or(false);
         }
         if let Some(level) = table.get("level").and_then(|item| self.text("log.level", item)) {
             log.level = level;
@@ -402,7 +390,10 @@ impl Reader<'_> {
             let Some(of) = self.table(&format!("source.{name}"), item) else { continue };
             self.only(&format!("[source.{name}]"), of, &["postgres", "table"]);
             let Some(postgres) = of.get("postgres") else {
-                self.fault(at, format!("source {name} has no database; add [source.{name}.postgres]"));
+                self.fault(
+                    at,
+                    format!("source {name} has no database; add [source.{name}.postgres]"),
+                );
                 continue;
             };
             let place = format!("source.{name}.postgres");
@@ -420,7 +411,7 @@ impl Reader<'_> {
         name: &str,
         at: usize,
         table: &DeTable<'_>,
-        text_columns: BTreeMap<TableId, Vec<String>>,
+        text_columns: HashMap<TableId, Vec<String>>,
     ) -> Option<SourceConfig> {
         let place = format!("[source.{name}.postgres]");
         let known =
@@ -428,7 +419,7 @@ impl Reader<'_> {
         self.only(&place, table, &known);
         let key = |key: &str| format!("source.{name}.postgres.{key}");
         let default = format!("lakeward_{}", name.replace('-', "_"));
-        let mut text = |reader: &mut Self, of: &str| {
+        let text = |reader: &mut Self, of: &str| {
             table.get(of).and_then(|item| reader.text(&key(of), item))
         };
         let publication = text(self, "publication").unwrap_or_else(|| default.clone());
@@ -444,7 +435,8 @@ impl Reader<'_> {
             match number.filter(|n| (1..=32).contains(n)) {
                 Some(number) => snapshot_connections = number,
                 None => {
-                    let message = format!("{} is a number from 1 to 32", key("snapshot_connections"));
+                    let message =
+                        format!("{} is a number from 1 to 32", key("snapshot_connections"));
                     self.fault(item.span().start, message);
                 }
             }
@@ -477,7 +469,7 @@ impl Reader<'_> {
         key: &str,
         at: usize,
         table: &DeTable<'_>,
-    ) -> Option<TableFilter> {
+    ) -> Option<Vec<String>> {
         let Some(item) = table.get("tables") else {
             self.fault(at, format!("{place} has no tables; write tables = [\"public.*\"]"));
             return None;
@@ -493,12 +485,11 @@ impl Reader<'_> {
                 sound = false;
             }
         }
-        let patterns: Vec<String> = patterns.into_iter().map(|(_, pattern)| pattern).collect();
-        sound.then(|| TableFilter::parse(&patterns).ok()).flatten()
+        sound.then(|| patterns.into_iter().map(|(_, pattern)| pattern).collect())
     }
 
-    fn tables(&mut self, name: &str, of: &DeTable<'_>) -> BTreeMap<TableId, Vec<String>> {
-        let mut text_columns = BTreeMap::new();
+    fn tables(&mut self, name: &str, of: &DeTable<'_>) -> HashMap<TableId, Vec<String>> {
+        let mut text_columns = HashMap::new();
         let Some(item) = of.get("table") else { return text_columns };
         let Some(tables) = self.table(&format!("source.{name}.table"), item) else {
             return text_columns;
@@ -506,7 +497,10 @@ impl Reader<'_> {
         for (key, item) in tables {
             let place = format!("[source.{name}.table.\"{}\"]", key.get_ref());
             let Ok(id) = TableId::try_from(key.get_ref().to_string()) else {
-                self.fault(key.span().start, format!("{place}: name the table as \"schema.table\""));
+                self.fault(
+                    key.span().start,
+                    format!("{place}: name the table as \"schema.table\""),
+                );
                 continue;
             };
             let Some(table) = self.table(&place, item) else { continue };
@@ -587,7 +581,8 @@ mod tests {
         }
     }
 
-    const GOOD: &str = "[source.shop.postgres]\nurl = \"postgres://u:${PW}@h/db\"\ntables = [\"public.*\"]\n";
+    const GOOD: &str =
+        "[source.shop.postgres]\nurl = \"postgres://u:${PW}@h/db\"\ntables = [\"public.*\"]\n";
 
     #[test]
     fn a_short_file_gets_every_default() {
@@ -596,7 +591,10 @@ mod tests {
         assert_eq!(config.lake.flush_interval, Duration::from_secs(5));
         let shop = &config.sources["shop"];
         assert_eq!(shop.url.reveal(), "postgres://u:p%40ss%20w%2Frd@h/db");
-        assert_eq!((shop.slot.as_str(), shop.publication.as_str()), ("lakeward_shop", "lakeward_shop"));
+        assert_eq!(
+            (shop.slot.as_str(), shop.publication.as_str()),
+            ("lakeward_shop", "lakeward_shop")
+        );
         assert!(!format!("{config:?}").contains("ss"), "no secret in Debug");
     }
 
@@ -619,7 +617,10 @@ mod tests {
     #[test]
     fn sizes_and_times_have_units() {
         assert_eq!(size("256MiB"), Some(256 << 20));
-        assert_eq!((size("12"), size("MiB"), duration("0s"), duration("5")), (None, None, None, None));
+        assert_eq!(
+            (size("12"), size("MiB"), duration("0s"), duration("5")),
+            (None, None, None, None)
+        );
         assert_eq!(duration("500ms"), Some(Duration::from_millis(500)));
     }
 }

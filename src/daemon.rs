@@ -44,7 +44,11 @@ pub type Outcome = BTreeMap<String, Result<Ended>>;
 ///
 /// # Errors
 /// When the lake can't be opened or the port is taken; a source's own errors are in the outcome.
-pub async fn keep(config: &Config, until_current: bool, stop: CancellationToken) -> Result<Outcome> {
+pub async fn keep(
+    config: &Config,
+    until_current: bool,
+    stop: CancellationToken,
+) -> Result<Outcome> {
     let lake = Lake::open(&config.lake.options())?;
     let metrics = Metrics::default();
     let mut beside = JoinSet::new();
@@ -134,7 +138,7 @@ impl Keeper {
     }
 
     async fn once(&self, options: lakeward_connectors::postgres::Options) -> Result<Ended> {
-        let source = Postgres::connect(options).await?;
+        let source = Postgres::new(options)?;
         self.meter.up(true);
         self.follow(source).await
     }
@@ -181,7 +185,10 @@ async fn serve(
     let at = listener.local_addr().unwrap_or(listen);
     info!(%at, "serving /metrics and /health");
     let routes = axum::Router::new()
-        .route("/metrics", get(|Shared(metrics): Shared<Arc<Metrics>>| async move { metrics.text() }))
+        .route(
+            "/metrics",
+            get(|Shared(metrics): Shared<Arc<Metrics>>| async move { metrics.text() }),
+        )
         .route("/health", get(health))
         .with_state(Arc::new(metrics));
     tasks.spawn(async move {

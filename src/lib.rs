@@ -7,10 +7,13 @@
 
 pub mod buffer;
 pub mod collapse;
+pub mod config;
+pub mod daemon;
 pub mod delta;
 pub mod epoch;
 pub mod metrics;
 pub mod pipeline;
+pub mod report;
 pub mod snapshot;
 pub mod start;
 pub mod window;

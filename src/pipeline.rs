@@ -79,6 +79,9 @@ struct Tracked<S: Source> {
     schema: Arc<TableSchema>,
     /// Why it is not kept.
     stopped: Option<String>,
+    /// Whether it is not kept because the source doesn't offer it (any more): it joins again when
+    /// it does.
+    absent: bool,
     /// Why it is read again, while it is.
     reason: Option<String>,
     /// What it held at the start, until the stream is past it (E5).
@@ -86,7 +89,20 @@ struct Tracked<S: Source> {
     /// The position from which on the stream shows it; set aside until the stream is there.
     joins: Option<S::Position>,
     /// What the catalog says now, and a position by which the log would have said it too.
-    drift: Option<(Arc<TableSchema>, S::Position)>,
+    drift: Option<(Arc<TableSchema>, Look<S>)>,
+}
+
+/// A look at the catalog: what the tables are, a position by which the log has shown it, and a view
+/// that later views have to be past before rows are read.
+struct Look<S: Source> {
+    high: S::Position,
+    horizon: S::View,
+}
+
+impl<S: Source> Clone for Look<S> {
+    fn clone(&self) -> Self {
+        Self { high: self.high.clone(), horizon: self.horizon.clone() }
+    }
 }
 
 type WriterBox<S> = Box<Writer<<S as Source>::Position>>;
@@ -156,13 +172,8 @@ impl<S: Source> Pipeline<S> {
         info!(source = settings.source, position = %resume, tables = schemas.len(), "following");
         let kept: Vec<_> = starts.tables.iter().filter_map(Start::kept).cloned().collect();
         let stream = source.stream(&resume, &kept).await?;
-        // A position taken after the publication was brought up to date.
-        let catalog = if starts.tables.iter().any(|start| start.kept().is_none()) {
-            source.discover().await?
-        } else {
-            catalog
-        };
-        let horizon = source.view().await?;
+        // After the publication was brought up to date.
+        let (catalog, look) = look(&mut source).await?;
         let now = Instant::now();
         let mut pipeline = Self {
             snapshots: Snapshots::new(settings.snapshot_connections),
@@ -176,7 +187,7 @@ impl<S: Source> Pipeline<S> {
             in_writer: 0,
             identity: established.identity,
             durable: resume,
-            target: catalog.high.clone(),
+            target: look.high.clone(),
             dirty: true,
             last_flush: now,
             last_catalog: now,
@@ -187,7 +198,7 @@ impl<S: Source> Pipeline<S> {
         };
         pipeline.changes.remember(&starts.unseen);
         for start in starts.tables {
-            pipeline.take_in(start, &catalog, &horizon).await?;
+            pipeline.take_in(start, &catalog, &look).await?;
         }
         Ok(pipeline)
     }
@@ -197,7 +208,7 @@ impl<S: Source> Pipeline<S> {
         &mut self,
         start: Start<S::Position>,
         catalog: &Catalog<S::Position>,
-        horizon: &S::View,
+        look: &Look<S>,
     ) -> Result<()> {
         match start {
             Start::Keep { schema, held, progress } => {
@@ -205,21 +216,27 @@ impl<S: Source> Pipeline<S> {
                 let held = Some(held).filter(|held| !self.changes.position().covers(held));
                 self.changes.add(id.clone(), held.clone());
                 if !progress.is_done() {
-                    let start = catalog.high.clone();
-                    self.snapshots.begin(schema.clone(), start, None, progress);
+                    self.snapshots.begin(schema.clone(), look.high.clone(), None, progress);
                 }
                 let now = catalog.tables.iter().find(|listed| listed.schema.id == id);
                 let drift = now
                     .filter(|listed| schema.evolve(&listed.schema) != Evolution::Same)
-                    .map(|listed| (listed.schema.clone(), catalog.high.clone()));
-                let tracked =
-                    Tracked { schema, stopped: None, reason: None, held, joins: None, drift };
+                    .map(|listed| (listed.schema.clone(), look.clone()));
+                let tracked = Tracked {
+                    schema,
+                    absent: false,
+                    stopped: None,
+                    reason: None,
+                    held,
+                    joins: None,
+                    drift,
+                };
                 self.tables.insert(id, tracked);
             }
             Start::Read { id, reason } => {
                 let listed = catalog.tables.iter().find(|listed| listed.schema.id == id);
                 let Some(listed) = listed else { return Ok(()) };
-                self.join(listed.schema.clone(), catalog.high.clone(), horizon, reason).await?;
+                self.join(listed.schema.clone(), look, reason).await?;
             }
             Start::Gone { id, schema } => {
                 let reason = "it is not in the source any more, or not selected; \
@@ -229,6 +246,7 @@ impl<S: Source> Pipeline<S> {
                 let tracked = Tracked {
                     schema,
                     stopped: Some(reason),
+                    absent: true,
                     reason: None,
                     held: None,
                     joins: None,
@@ -244,8 +262,7 @@ impl<S: Source> Pipeline<S> {
     async fn join(
         &mut self,
         schema: Arc<TableSchema>,
-        high: S::Position,
-        horizon: &S::View,
+        look: &Look<S>,
         reason: Option<String>,
     ) -> Result<()> {
         let id = schema.id.clone();
@@ -260,6 +277,7 @@ impl<S: Source> Pipeline<S> {
             id.clone(),
             Tracked {
                 schema: schema.clone(),
+                absent: false,
                 stopped: None,
                 reason: None,
                 held: None,
@@ -268,7 +286,7 @@ impl<S: Source> Pipeline<S> {
             },
         );
         if has_rows || reason.is_some() {
-            self.read_again(schema, high, Some(horizon.clone()), reason.unwrap_or_default());
+            self.read_again(schema, look, reason.unwrap_or_default());
             return Ok(());
         }
         info!(table = %id, "new table: reading its rows");
@@ -277,48 +295,36 @@ impl<S: Source> Pipeline<S> {
             true => Step::Generation(schema.clone()),
             false => Step::Evolve(schema.clone()),
         };
-        self.begin(schema, high, Some(horizon.clone()), staged, step);
+        self.begin(schema, look, staged, step);
         Ok(())
     }
 
     /// Reads a table again from the start, into a new generation beside the visible rows (S9).
-    fn read_again(
-        &mut self,
-        schema: Arc<TableSchema>,
-        high: S::Position,
-        horizon: Option<S::View>,
-        reason: String,
-    ) {
+    fn read_again(&mut self, schema: Arc<TableSchema>, look: &Look<S>, reason: String) {
         warn!(table = %schema.id, reason, "reading the table again");
         self.stream.remove_table(&schema.id);
         if let Some(tracked) = self.tables.get_mut(&schema.id) {
             tracked.reason = Some(reason);
         }
         let step = Step::Generation(schema.clone());
-        self.begin(schema, high, horizon, true, step);
+        self.begin(schema, look, true, step);
     }
 
-    fn begin(
-        &mut self,
-        schema: Arc<TableSchema>,
-        high: S::Position,
-        horizon: Option<S::View>,
-        staged: bool,
-        step: Step,
-    ) {
+    fn begin(&mut self, schema: Arc<TableSchema>, look: &Look<S>, staged: bool, step: Step) {
         let id = schema.id.clone();
         if let Some(tracked) = self.tables.get_mut(&id) {
             tracked.schema = schema.clone();
             tracked.stopped = None;
             tracked.held = None;
             tracked.drift = None;
-            tracked.joins = Some(high.clone());
+            tracked.joins = Some(look.high.clone());
         }
         self.changes.restart(&id);
         self.changes.track_all(true);
         self.changes.push_ahead(&id, step);
         let progress = Progress { ranges: vec![Range::default()], keys: Vec::new(), staged };
-        self.snapshots.begin(schema, high, horizon, progress);
+        let horizon = Some(look.horizon.clone());
+        self.snapshots.begin(schema, look.high.clone(), horizon, progress);
         self.dirty = true;
     }
 
@@ -392,11 +398,9 @@ impl<S: Source> Pipeline<S> {
     /// Reads `table` again, as the catalog says it is now; stops it when it is gone.
     async fn look_again(&mut self, table: &TableId, reason: String) -> Result<()> {
         self.stream.remove_table(table);
-        let catalog = self.source.discover().await?;
+        let (catalog, look) = look(&mut self.source).await?;
         match catalog.tables.iter().find(|listed| listed.schema.id == *table) {
-            Some(listed) => {
-                self.read_again(listed.schema.clone(), catalog.high.clone(), None, reason);
-            }
+            Some(listed) => self.read_again(listed.schema.clone(), &look, reason),
             None => self.stop_table(table, format!("{reason}; and now it is gone or refused")),
         }
         Ok(())
@@ -429,12 +433,12 @@ impl<S: Source> Pipeline<S> {
             return Ok(());
         };
         // Either the table changed under the chunk, and the catalog says how, or a value doesn't fit.
-        let catalog = self.source.discover().await?;
+        let (catalog, look) = look(&mut self.source).await?;
         let listed = catalog.tables.iter().find(|listed| listed.schema.id == table);
         let known = self.tables.get(&table).map(|tracked| tracked.schema.clone());
         match (listed, known) {
             (Some(listed), Some(known)) if listed.schema != known => {
-                self.read_again(listed.schema.clone(), catalog.high, None, error.to_string());
+                self.read_again(listed.schema.clone(), &look, error.to_string());
             }
             _ => self.stop_table(&table, error.full()),
         }
@@ -496,14 +500,16 @@ impl<S: Source> Pipeline<S> {
             .tables
             .values_mut()
             .filter_map(|t| {
-                t.drift.take_if(|(_, high)| position.covers(high)).map(|d| (t.schema.clone(), d))
+                t.drift
+                    .take_if(|(_, look)| position.covers(&look.high))
+                    .map(|d| (t.schema.clone(), d))
             })
             .collect();
-        for (schema, (now, high)) in due {
+        for (schema, (now, look)) in due {
             match schema.evolve(&now) {
                 Evolution::Same => {}
                 Evolution::InPlace => self.evolve(now),
-                Evolution::Snapshot(reason) => self.read_again(now, high, None, reason),
+                Evolution::Snapshot(reason) => self.read_again(now, &look, reason),
             }
         }
     }
@@ -669,59 +675,53 @@ impl<S: Source> Pipeline<S> {
         if let Some(writer) = &self.writer {
             writer.look_for_others().await?;
         }
-        let mut catalog = self.source.discover().await?;
-        let names: BTreeSet<_> = catalog.tables.iter().map(|l| l.schema.id.clone()).collect();
-        let gone: Vec<_> = self
-            .tables
-            .iter()
-            .filter(|(id, tracked)| tracked.stopped.is_none() && !names.contains(*id))
-            .map(|(id, _)| id.clone())
-            .collect();
+        let catalog = self.source.discover().await?;
         self.refused = catalog.refused.iter().cloned().collect();
-        for id in gone {
+        let names: BTreeSet<_> = catalog.tables.iter().map(|listed| &listed.schema.id).collect();
+        let following = self.tables.iter().filter(|(_, tracked)| tracked.stopped.is_none());
+        let gone: Vec<_> = following.map(|(id, _)| id).filter(|id| !names.contains(id)).collect();
+        for id in gone.into_iter().cloned().collect::<Vec<_>>() {
             let reason = self.refused.get(&id).cloned().unwrap_or_else(|| {
                 "it was dropped, renamed or moved in the source; its rows stay as they are".into()
             });
             self.stop_table(&id, reason);
+            if let Some(tracked) = self.tables.get_mut(&id) {
+                tracked.absent = true;
+            }
         }
-        let joined: Vec<_> = names.into_iter().filter(|id| self.is_new(id, &catalog)).collect();
-        let schemas: Vec<_> = catalog.tables.iter().map(|l| l.schema.clone()).collect();
+        let schemas: Vec<_> = catalog.tables.iter().map(|listed| listed.schema.clone()).collect();
         let established = self.source.establish(&schemas).await?;
         if established.identity != self.identity {
             return Err(Error::gap("the publication or slot was replaced")
                 .with("was", &self.identity)
                 .with("is", established.identity));
         }
-        let mut horizon = None;
-        if !joined.is_empty() {
-            horizon = Some(self.source.view().await?);
-            catalog = self.source.discover().await?;
+        if schemas.iter().all(|schema| !self.differs(schema)) {
+            return Ok(());
         }
+        // After the publication was brought up to date.
+        let (catalog, look) = look(&mut self.source).await?;
         for listed in &catalog.tables {
-            let id = &listed.schema.id;
-            match (joined.contains(id), &horizon) {
-                (true, Some(horizon)) => {
-                    let reason = self.tables.contains_key(id).then(|| "it was created anew".into());
-                    self.join(listed.schema.clone(), catalog.high.clone(), horizon, reason).await?;
-                }
-                _ => self.note_drift(&listed.schema, &catalog.high),
+            match self.tables.get(&listed.schema.id).is_some_and(|tracked| !tracked.absent) {
+                true => self.note_drift(&listed.schema, &look),
+                false => self.join(listed.schema.clone(), &look, None).await?,
             }
         }
         Ok(())
     }
 
-    /// Whether the catalog's table is another one than the one that is kept under its name, or none
-    /// is kept.
-    fn is_new(&self, id: &TableId, catalog: &Catalog<S::Position>) -> bool {
-        let Some(tracked) = self.tables.get(id) else { return true };
-        let now = catalog.tables.iter().find(|listed| listed.schema.id == *id);
-        now.is_some_and(|now| now.schema.object != tracked.schema.object)
+    /// Whether the catalog says of a table what the stream does not show yet.
+    fn differs(&self, now: &TableSchema) -> bool {
+        self.tables.get(&now.id).is_none_or(|tracked| {
+            let drifted = tracked.schema.evolve(now) != Evolution::Same;
+            tracked.absent || (tracked.stopped.is_none() && drifted)
+        })
     }
 
-    fn note_drift(&mut self, now: &Arc<TableSchema>, high: &S::Position) {
-        let Some(tracked) = self.tables.get_mut(&now.id) else { return };
-        if tracked.stopped.is_none() && tracked.schema.evolve(now) != Evolution::Same {
-            tracked.drift = Some((now.clone(), high.clone()));
+    fn note_drift(&mut self, now: &Arc<TableSchema>, look: &Look<S>) {
+        let differs = self.differs(now);
+        if let Some(tracked) = self.tables.get_mut(&now.id).filter(|_| differs) {
+            tracked.drift = Some((now.clone(), look.clone()));
         }
     }
 
@@ -764,10 +764,16 @@ impl<S: Source> Pipeline<S> {
     }
 }
 
+/// Looks at the catalog.
+async fn look<S: Source>(source: &mut S) -> Result<(Catalog<S::Position>, Look<S>)> {
+    let catalog = source.discover().await?;
+    let look = Look { high: catalog.high.clone(), horizon: source.view().await? };
+    Ok((catalog, look))
+}
+
 fn unknown_schema(id: &TableId) -> TableSchema {
     TableSchema {
         id: id.clone(),
-        object: String::new(),
         columns: Vec::new(),
         identity: Identity::FullRow,
         storage: String::new(),

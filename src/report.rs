@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use lakeward_connectors::postgres::{Lsn, Postgres};
+use lakeward_connectors::postgres::Postgres;
+use lakeward_connectors::postgres::position::Lsn;
 use lakeward_connectors::source::{Finding, Source};
 use lakeward_connectors::{Error, Result};
 use serde::Serialize;
 
 use crate::config::Config;
 use crate::daemon::Outcome;
-use crate::delta::store::{Lake, table_path};
+use crate::delta::{Lake, table_path};
 use crate::epoch::{Ledger, State};
 
 /// Prints `value` as JSON, or `text`.
@@ -89,7 +90,7 @@ pub async fn check(config: &Config, json: bool) -> Result<ExitCode> {
         findings.insert("lake".to_owned(), vec![found(&error)]);
     }
     for (name, source) in &config.sources {
-        let checked = match Postgres::connect(source.options(name)).await {
+        let checked = match Postgres::new(source.options(name)) {
             Ok(mut source) => source.check().await,
             Err(error) => Err(error),
         };
@@ -174,7 +175,10 @@ pub async fn status(config: &Config, json: bool) -> Result<ExitCode> {
         text.push_str(&format!("{name}  epoch {}  at {}  {age} s ago\n", source.epoch, source.to));
         for (table, of) in &source.tables {
             let state = format!("{:?}", of.state).to_lowercase();
-            text.push_str(&format!("  {table:<40} {state:<9} {:>12} rows {:>5} files\n", of.rows, of.files));
+            text.push_str(&format!(
+                "  {table:<40} {state:<9} {:>12} rows {:>5} files\n",
+                of.rows, of.files
+            ));
             if let Some(reason) = &of.reason {
                 text.push_str(&format!("      {reason}\n"));
             }
@@ -203,7 +207,7 @@ struct Listing {
 pub async fn tables(config: &Config, json: bool) -> Result<ExitCode> {
     let mut listings = Vec::new();
     for (name, source) in &config.sources {
-        let catalog = Postgres::connect(source.options(name)).await?.discover().await?;
+        let catalog = Postgres::new(source.options(name))?.discover().await?;
         let kept = catalog.tables.iter().map(|listed| (listed.schema.id.clone(), None));
         let refused = catalog.refused.iter().map(|(id, why)| (id.clone(), Some(why.clone())));
         for (id, refused) in kept.chain(refused) {
@@ -230,12 +234,7 @@ pub async fn tables(config: &Config, json: bool) -> Result<ExitCode> {
 ///
 /// # Errors
 /// When there is no such source, or the lake or, with `drop_slot`, the database can't be reached.
-pub async fn remove(
-    config: &Config,
-    name: &str,
-    drop_slot: bool,
-    json: bool,
-) -> Result<ExitCode> {
+pub async fn remove(config: &Config, name: &str, drop_slot: bool, json: bool) -> Result<ExitCode> {
     let source = config.sources.get(name).ok_or_else(|| {
         let known: Vec<_> = config.sources.keys().cloned().collect();
         Error::config("there is no such source")
@@ -244,7 +243,7 @@ pub async fn remove(
     })?;
     let mut removed = Vec::new();
     if drop_slot {
-        removed.extend(Postgres::connect(source.options(name)).await?.remove().await?);
+        removed.extend(Postgres::new(source.options(name))?.remove().await?);
     }
     let lake = Lake::open(&config.lake.options())?;
     for object in lake.list(&format!("_lakeward/{name}")).await? {

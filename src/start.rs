@@ -131,9 +131,6 @@ pub fn plan_starts<P: Position>(
             (Some(_), _) if member.progress.staged => {
                 Some(member.reason.unwrap_or_else(|| "it was being read".to_owned()))
             }
-            (Some(known), _) if known.object != listed.schema.object => {
-                Some("it was created anew".to_owned())
-            }
             _ => None,
         };
         match (schema, reason) {

@@ -209,6 +209,25 @@ impl Lake {
         &self.url
     }
 
+    /// Whether the lake can be read, and as far as that shows without a write, written.
+    ///
+    /// # Errors
+    /// What keeps it from being used.
+    pub async fn check(&self) -> Result<()> {
+        let directory = Url::parse(&self.url).ok().filter(|url| url.scheme() == "file");
+        if let Some(directory) = directory.and_then(|url| url.to_file_path().ok()) {
+            let above = directory.ancestors().find_map(|at| Some((at, at.metadata().ok()?)));
+            if let Some((at, found)) = above {
+                if !found.is_dir() || found.permissions().readonly() {
+                    return Err(Error::config("the lake's directory can't be written")
+                        .with("path", at.display())
+                        .remedy("make it a directory that this user may write to"));
+                }
+            }
+        }
+        self.list("_lakeward").await.map(drop)
+    }
+
     /// The bytes of an object, if there is one.
     pub async fn get(&self, path: &str) -> Result<Option<Bytes>> {
         let location = self.locate(path)?;

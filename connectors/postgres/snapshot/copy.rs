@@ -1,0 +1,279 @@
+//! COPY … TO STDOUT in text format → rows (PostgreSQL docs, COPY, "Text Format").
+//!
+//! Lines end in a newline, fields are separated by a tab; both, and the backslash, are written with
+//! a backslash inside a field, so that splitting needs no state. `\N` alone is null.
+
+use std::sync::Arc;
+
+use crate::batch::{Batch, Builder};
+use crate::change::{Op, Value};
+use crate::error::{Error, Result};
+use crate::postgres::values::{parse, stop_reason};
+use crate::schema::{TableId, TableSchema};
+use crate::source::KeyText;
+
+/// Rows of one table, as they come in.
+#[derive(Debug)]
+pub(super) struct Rows {
+    schema: Arc<TableSchema>,
+    builder: Builder,
+    /// The beginning of a line whose end has not come yet.
+    partial: Vec<u8>,
+    line: Line,
+    row: Vec<Value<'static>>,
+    last_key: KeyText,
+    count: u64,
+    bytes: u64,
+}
+
+/// The fields of one line: where they are in it, or in `unescaped`.
+#[derive(Debug, Default)]
+struct Line {
+    fields: Vec<Field>,
+    unescaped: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Field {
+    Null,
+    Raw(usize, usize),
+    Unescaped(usize, usize),
+}
+
+impl Rows {
+    pub(super) fn new(schema: &Arc<TableSchema>) -> Self {
+        Self {
+            builder: Builder::new(schema.clone()),
+            schema: schema.clone(),
+            partial: Vec::new(),
+            line: Line::default(),
+            row: Vec::new(),
+            last_key: vec![String::new(); schema.key().len()],
+            count: 0,
+            bytes: 0,
+        }
+    }
+
+    pub(super) fn table(&self) -> &TableId {
+        &self.schema.id
+    }
+
+    /// The rows read so far, those already taken among them.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The bytes read so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The bytes of the rows not taken yet.
+    pub(super) fn size(&self) -> usize {
+        self.builder.size()
+    }
+
+    /// Whether all rows have been taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.builder.is_empty()
+    }
+
+    /// The key of the last row; empty texts before the first.
+    pub(super) fn last_key(&self) -> KeyText {
+        self.last_key.clone()
+    }
+
+    /// Takes the rows read since the last time.
+    pub(super) fn take(&mut self) -> Batch {
+        std::mem::replace(&mut self.builder, Builder::new(self.schema.clone())).finish()
+    }
+
+    /// Reads `data`, which may begin and end within a line, though a server sends whole ones.
+    ///
+    /// # Errors
+    /// When a value doesn't fit its column, or a line has not as many fields as the table columns.
+    pub(super) fn push(&mut self, data: &[u8]) -> Result<()> {
+        self.bytes += data.len() as u64;
+        let mut rest = data;
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            let (line, after) = rest.split_at(end);
+            rest = after.get(1..).unwrap_or_default();
+            if self.partial.is_empty() {
+                self.append(line)?;
+            } else {
+                let mut whole = std::mem::take(&mut self.partial);
+                whole.extend(line);
+                self.append(&whole)?;
+            }
+        }
+        self.partial.extend(rest);
+        Ok(())
+    }
+
+    /// Says that no more data comes.
+    ///
+    /// # Errors
+    /// When the last line has no end.
+    pub(super) fn end(&self) -> Result<()> {
+        match self.partial.is_empty() {
+            true => Ok(()),
+            false => Err(self.malformed()),
+        }
+    }
+
+    fn append(&mut self, line: &[u8]) -> Result<()> {
+        self.line.split(line);
+        if self.line.fields.len() != self.schema.columns.len() {
+            return Err(self.malformed());
+        }
+        let mut row: Vec<Value<'_>> = recycle(std::mem::take(&mut self.row));
+        for (at, column) in self.schema.columns.iter().enumerate() {
+            row.push(match self.line.get(line, at) {
+                None => Value::Null,
+                Some(text) => parse(&column.kind, text).map_err(|misfit| {
+                    let text_of = |at| self.line.get(line, at);
+                    let reason = stop_reason(&self.schema, at, text, misfit, text_of);
+                    Error::table(self.schema.id.clone(), reason)
+                })?,
+            });
+        }
+        self.builder.push(Op::Read, None, Some(&row))?;
+        self.row = recycle(row);
+        self.count += 1;
+        for (text, &at) in self.last_key.iter_mut().zip(self.schema.key()) {
+            text.clear();
+            let part = self.line.get(line, at).and_then(|part| std::str::from_utf8(part).ok());
+            text.push_str(part.unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    fn malformed(&self) -> Error {
+        Error::internal("COPY sent a line that is none").with("table", &self.schema.id)
+    }
+}
+
+impl Line {
+    fn split(&mut self, line: &[u8]) {
+        self.fields.clear();
+        self.unescaped.clear();
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\t', line).chain([line.len()]) {
+            let field = line.get(start..end).unwrap_or_default();
+            self.fields.push(match memchr::memchr(b'\\', field) {
+                None => Field::Raw(start, end),
+                Some(_) if field == b"\\N" => Field::Null,
+                Some(_) => {
+                    let from = self.unescaped.len();
+                    unescape(field, &mut self.unescaped);
+                    Field::Unescaped(from, self.unescaped.len())
+                }
+            });
+            start = end + 1;
+        }
+    }
+
+    /// The text of field number `at`; `None` when it is null.
+    fn get<'a>(&'a self, line: &'a [u8], at: usize) -> Option<&'a [u8]> {
+        match *self.fields.get(at)? {
+            Field::Null => None,
+            Field::Raw(start, end) => line.get(start..end),
+            Field::Unescaped(start, end) => self.unescaped.get(start..end),
+        }
+    }
+}
+
+fn unescape(field: &[u8], out: &mut Vec<u8>) {
+    let mut rest = field;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        let (plain, escaped) = rest.split_at(at);
+        out.extend(plain);
+        let Some((&byte, after)) = escaped.get(1..).and_then(<[u8]>::split_first) else { return };
+        out.push(match byte {
+            b'b' => 8,
+            b'f' => 12,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'v' => 11,
+            byte => byte,
+        });
+        rest = after;
+    }
+    out.extend(rest);
+}
+
+/// The same allocation for values of another line: collecting from a vector of the same layout
+/// happens in place.
+fn recycle<'b>(mut values: Vec<Value<'_>>) -> Vec<Value<'b>> {
+    values.clear();
+    values.into_iter().map(|_| Value::Null).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::key::value_at;
+    use crate::schema::{Column, Identity, Type};
+
+    fn schema() -> Arc<TableSchema> {
+        let column = |id, name: &str, kind| Column {
+            id,
+            name: name.to_owned(),
+            kind,
+            source_type: String::new(),
+            missing: None,
+        };
+        Arc::new(TableSchema {
+            id: TableId::new("public", "t"),
+            columns: vec![
+                column(1, "id", Type::Int32),
+                column(2, "v", Type::Text),
+                column(3, "b", Type::Binary),
+                column(4, "d", Type::Date),
+            ],
+            identity: Identity::Key(vec![0, 1]),
+            storage: String::new(),
+        })
+    }
+
+    const DATA: &[u8] = b"1\ta\\tb\\nc\\\\N\\\x01\t\\\\x00ff\t\\N\n2\t\\\\N\t\\N\t2024-02-29\n";
+
+    #[test]
+    fn lines_may_come_in_any_pieces() {
+        for cut in 0..DATA.len() {
+            let mut rows = Rows::new(&schema());
+            let (head, tail) = DATA.split_at(cut);
+            assert!(rows.push(head).is_ok() && rows.push(tail).is_ok() && rows.end().is_ok());
+            assert_eq!((rows.count(), rows.bytes()), (2, DATA.len() as u64));
+            assert_eq!(rows.last_key(), ["2", "\\N"]);
+            let batch = rows.take();
+            let text = |row| value_at(&Type::Text, batch.columns.column(1).as_ref(), row);
+            assert_eq!(text(0), Some(Value::Text("a\tb\nc\\N\x01")));
+            assert_eq!(text(1), Some(Value::Text("\\N")));
+            let bytes = |row| value_at(&Type::Binary, batch.columns.column(2).as_ref(), row);
+            assert_eq!(bytes(0), Some(Value::Binary(vec![0, 255].into())));
+            assert_eq!(bytes(1), Some(Value::Null));
+        }
+    }
+
+    #[test]
+    fn a_misfit_names_its_row() {
+        let error = Rows::new(&schema()).push(b"7\tx\t\\N\tinfinity\n").map_err(|e| e.to_string());
+        assert!(
+            error.is_err_and(|text| text.contains("column d of row id=7, v=x holds 'infinity'"))
+        );
+        assert!(Rows::new(&schema()).push(b"7\tx\n").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(data in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let mut rows = Rows::new(&schema());
+            let _ = rows.push(&data);
+            let _ = rows.end();
+        }
+    }
+}
