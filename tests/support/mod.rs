@@ -78,7 +78,9 @@ impl Store {
 /// A setting the servers' script prints; without it a test fails, it is never skipped.
 pub fn variable(name: &str) -> Res<String> {
     std::env::var(name).map_err(|_| {
-        format!("{name} is not set: run `./dev servers start`, then `eval \"$(./dev servers env)\"`")
+        format!(
+            "{name} is not set: run `./dev servers start`, then `eval \"$(./dev servers env)\"`"
+        )
     })
 }
 
@@ -116,7 +118,11 @@ pub fn until<T>(
 pub fn tail(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
     let from = all.len().saturating_sub(lines);
-    all[from..].iter().map(|l| shortened(l, 400)).collect::<Vec<_>>().join("\n")
+    all[from..]
+        .iter()
+        .map(|l| shortened(l, 400))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 pub fn shortened(text: &str, limit: usize) -> String {
