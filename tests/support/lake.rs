@@ -39,6 +39,8 @@ impl Lake {
             Store::S3 => {
                 let bucket = variable("LAKEWARD_TEST_S3_BUCKET")?;
                 let endpoint = variable("AWS_ENDPOINT_URL")?;
+                // Refused when it is installed already, which is as good.
+                let _installed = rustls::crypto::ring::default_provider().install_default();
                 let files = AmazonS3Builder::new()
                     .with_bucket_name(&bucket)
                     .with_endpoint(endpoint)
