@@ -23,7 +23,8 @@ const READERS: &[(&str, &str)] = &[
     ("daft", "daft"),
 ];
 
-/// Values that every engine can hold; what only some can is compared with the source, through
+/// Values that every engine can hold (ClickHouse knows dates from 1900 to 2299 and no NULL in
+/// place of an array); what only some can is compared with the source, through
 /// one engine, by the other suites.
 const SCHEMA: &str = "\
     create table orders(id int8 primary key, customer int4, total numeric(12,2), note text, \
@@ -36,14 +37,14 @@ const SCHEMA: &str = "\
         u uuid, j jsonb, xs text[], ns int4[]); \
     insert into types values \
         (1, -32768, -9223372036854775808, -3.4028235e38, -1.7976931348623157e308, false, \
-         -9999999999999999999999999999.9999999999, -1e40, '', '', '\\x', '0001-01-01', \
+         -9999999999999999999999999999.9999999999, -1e40, '', '', '\\x', '1900-01-01', \
          '1900-01-01 00:00:00+00', '00000000-0000-0000-0000-000000000000', '{}', '{}', '{}'), \
         (2, 32767, 9223372036854775807, 3.4028235e38, 1.7976931348623157e308, true, \
-         9999999999999999999999999999.9999999999, 1e-40, 'é😀', 'abcde', '\\x00ff', '9999-12-31', \
+         9999999999999999999999999999.9999999999, 1e-40, 'é😀', 'abcde', '\\x00ff', '2299-12-31', \
          '2200-12-31 23:59:59.999999+00', 'ffffffff-ffff-ffff-ffff-ffffffffffff', '[1, 2.0]', \
          '{a,NULL,\"b c\"}', '{1,NULL,-2147483648}'), \
         (3, null, null, null, null, null, null, null, null, null, null, null, null, null, null, \
-         null, null); \
+         '{}', '{}'); \
     create table naive(id int4 primary key, at timestamp); \
     insert into naive values (1, '2024-02-29 10:30:45.123456'), (2, null); \
     create table keyless(a int4, b text); alter table keyless replica identity full; \
@@ -67,18 +68,26 @@ struct Seen {
 
 /// `readers::polars` and so on, all over the tables of one run.
 pub fn jobs(select: &dyn Fn(&str) -> bool) -> Vec<Job> {
-    let chosen = READERS.iter().filter(|(name, _)| select(&format!("readers::{name}")));
+    let chosen = READERS
+        .iter()
+        .filter(|(name, _)| select(&format!("readers::{name}")));
     let chosen: Vec<_> = chosen.copied().collect();
     if chosen.is_empty() {
         return Vec::new();
     }
-    let names: Vec<String> = chosen.iter().map(|(name, _)| format!("readers::{name}")).collect();
+    let names: Vec<String> = chosen
+        .iter()
+        .map(|(name, _)| format!("readers::{name}"))
+        .collect();
     let count = names.len();
     let run = move || match everything(&chosen) {
         Ok(results) => results,
         Err(e) => (0..count).map(|_| Err(e.clone())).collect(),
     };
-    vec![Job { names, run: Box::new(run) }]
+    vec![Job {
+        names,
+        run: Box::new(run),
+    }]
 }
 
 fn everything(readers: &[(&str, &str)]) -> Res<Vec<Res<()>>> {
@@ -89,25 +98,44 @@ fn everything(readers: &[(&str, &str)]) -> Res<Vec<Res<()>>> {
     let paths: Vec<String> = TABLES.iter().map(|t| scene.url(t)).collect();
     let truth = read("duckdb", "duckdb", &paths)?;
     for ((table, seen), path) in TABLES.iter().zip(&truth).zip(&paths) {
-        check(seen.error.is_none(), || format!("duckdb, {table} at {path}: {seen:?}"))?;
+        check(seen.error.is_none(), || {
+            format!("duckdb, {table} at {path}: {seen:?}")
+        })?;
         let rows = scene.pg.text(&format!("select count(*) from {table}"))?;
-        check(rows.as_deref() == Some(&seen.rows.to_string()), || format!("{table}: {rows:?}"))?;
+        check(rows.as_deref() == Some(&seen.rows.to_string()), || {
+            format!("{table}: {rows:?}")
+        })?;
     }
-    Ok(readers.iter().map(|(name, home)| agrees(name, home, &paths, &truth)).collect())
+    Ok(readers
+        .iter()
+        .map(|(name, home)| agrees(name, home, &paths, &truth))
+        .collect())
 }
 
 fn change(scene: &Scene) -> Res<()> {
     scene.run_until_current()?;
     for n in 0..3 {
-        scene.pg.exec(&format!("update orders set paid = not paid where id % 7 = {n}"))?;
-        scene.pg.exec(&format!("delete from orders where id % 100 = {n}"))?;
-        scene.pg.exec(&format!("insert into keyless values ({n}, 'new'), ({n}, 'new')"))?;
+        scene.pg.exec(&format!(
+            "update orders set paid = not paid where id % 7 = {n}"
+        ))?;
+        scene
+            .pg
+            .exec(&format!("delete from orders where id % 100 = {n}"))?;
+        scene.pg.exec(&format!(
+            "insert into keyless values ({n}, 'new'), ({n}, 'new')"
+        ))?;
         scene.run_until_current()?;
     }
-    scene.pg.exec("update types set b = not b; delete from emptied")?;
+    scene
+        .pg
+        .exec("update types set b = not b; delete from emptied")?;
     scene.pg.exec("alter table widened alter v type int8")?;
-    scene.pg.exec("insert into widened values (2, 9223372036854775807)")?;
-    scene.pg.exec("delete from keyless where a = 3; insert into naive values (3, '0001-01-01')")?;
+    scene
+        .pg
+        .exec("insert into widened values (2, 9223372036854775807)")?;
+    scene
+        .pg
+        .exec("delete from keyless where a = 3; insert into naive values (3, '0001-01-01')")?;
     scene.run_until_current()
 }
 
@@ -135,16 +163,27 @@ fn agrees(name: &str, home: &str, paths: &[String], truth: &[Seen]) -> Res<()> {
 fn read(name: &str, home: &str, paths: &[String]) -> Res<Vec<Seen>> {
     let mut command = Command::new(python(home)?);
     command.arg(script("read_table.py")).arg(name).args(paths);
-    command.env("TZ", "UTC").env("DAFT_PROGRESS_BAR", "0").env("DO_NOT_TRACK", "1");
+    // ClickHouse reads only below its working directory.
+    command
+        .current_dir("/")
+        .env("TZ", "UTC")
+        .env("DAFT_PROGRESS_BAR", "0")
+        .env("DO_NOT_TRACK", "1");
     let dir = tempfile::tempdir().context("a temporary folder")?;
     let (out, err) = (dir.path().join("out"), dir.path().join("err"));
     let create = |path| std::fs::File::create(path).context("the reader's output");
-    command.stdin(Stdio::null()).stdout(create(&out)?).stderr(create(&err)?);
+    command
+        .stdin(Stdio::null())
+        .stdout(create(&out)?)
+        .stderr(create(&err)?);
     let mut child = command.spawn().context(name)?;
     let limit = Duration::from_secs(180);
-    let ended = until(&format!("{name} reading"), limit, Duration::from_millis(50), || {
-        child.try_wait().context(name)
-    });
+    let ended = until(
+        &format!("{name} reading"),
+        limit,
+        Duration::from_millis(50),
+        || child.try_wait().context(name),
+    );
     if let Err(e) = ended {
         child.kill().and_then(|()| child.wait()).context(name)?;
         return Err(e);
@@ -153,6 +192,8 @@ fn read(name: &str, home: &str, paths: &[String]) -> Res<Vec<Seen>> {
     let seen: Result<Vec<Seen>, _> = text(&out)?.lines().map(serde_json::from_str).collect();
     let seen = seen.context(name)?;
     let complaint = text(&err)?;
-    check(seen.len() == paths.len(), || format!("{name} ended: {}", tail(&complaint, 10)))?;
+    check(seen.len() == paths.len(), || {
+        format!("{name} ended: {}", tail(&complaint, 10))
+    })?;
     Ok(seen)
 }

@@ -29,11 +29,18 @@ impl Lake {
                 let files = LocalFileSystem::new_with_prefix(local).context("the lake's folder")?;
                 let url = local.to_string_lossy().into_owned();
                 let prefix = StorePath::default();
-                Ok(Lake { store, url, files: Arc::new(files), prefix })
+                Ok(Lake {
+                    store,
+                    url,
+                    files: Arc::new(files),
+                    prefix,
+                })
             }
             Store::S3 => {
                 let bucket = variable("LAKEWARD_TEST_S3_BUCKET")?;
                 let endpoint = variable("AWS_ENDPOINT_URL")?;
+                // Refused when it is installed already, which is as good.
+                let _installed = rustls::crypto::ring::default_provider().install_default();
                 let files = AmazonS3Builder::new()
                     .with_bucket_name(&bucket)
                     .with_endpoint(endpoint)
@@ -45,7 +52,12 @@ impl Lake {
                     .context("the S3 store")?;
                 let prefix = format!("{}/{}", tag(), label.replace([':', '.'], "_"));
                 let url = format!("s3://{bucket}/{prefix}");
-                Ok(Lake { store, url, files: Arc::new(files), prefix: StorePath::from(prefix) })
+                Ok(Lake {
+                    store,
+                    url,
+                    files: Arc::new(files),
+                    prefix: StorePath::from(prefix),
+                })
             }
         }
     }
@@ -66,7 +78,13 @@ impl Lake {
     }
 
     pub fn table_url(&self, source: &str, schema: &str, table: &str) -> String {
-        format!("{}/{}/{}/{}", self.url, escaped(source), escaped(schema), escaped(table))
+        format!(
+            "{}/{}/{}/{}",
+            self.url,
+            escaped(source),
+            escaped(schema),
+            escaped(table)
+        )
     }
 
     /// The parts as they are: `Path::join` would write `~` as `%7E`.
@@ -103,7 +121,9 @@ impl Lake {
         let names = self.names(&folder)?;
         let number = |n: &String| n.strip_suffix(".json").and_then(|n| n.parse::<u64>().ok());
         let newest = names.iter().filter_map(|n| number(n).map(|e| (e, n))).max();
-        let Some((epoch, name)) = newest else { return Ok(None) };
+        let Some((epoch, name)) = newest else {
+            return Ok(None);
+        };
         let bytes = self.read(&["_lakeward", source, "epochs", name])?;
         let value = serde_json::from_slice(&bytes).context(format!("epoch file {name}"))?;
         Ok(Some((epoch, value)))
@@ -112,7 +132,12 @@ impl Lake {
     /// The highest number among the files of a folder: the newest epoch, the newest version.
     pub fn newest(&self, parts: &[&str]) -> Res<u64> {
         let number = |name: &String| name.strip_suffix(".json").and_then(|n| n.parse().ok());
-        Ok(self.names(parts)?.iter().filter_map(number).max().unwrap_or_default())
+        Ok(self
+            .names(parts)?
+            .iter()
+            .filter_map(number)
+            .max()
+            .unwrap_or_default())
     }
 
     /// The actions of a table's log, oldest version first (JSON entries only).
@@ -125,7 +150,10 @@ impl Lake {
             };
             let bytes = self.read(&[source, schema, table, "_delta_log", &name])?;
             let text = String::from_utf8(bytes).context(&name)?;
-            let actions = text.lines().map(serde_json::from_str).collect::<Result<_, _>>();
+            let actions = text
+                .lines()
+                .map(serde_json::from_str)
+                .collect::<Result<_, _>>();
             entries.push((version, actions.context(format!("{table}/{name}"))?));
         }
         Ok(entries)
@@ -146,7 +174,10 @@ impl Lake {
 
     /// Every file under the lake's root, for checks that nothing else was written.
     pub fn files(&self) -> Res<Vec<String>> {
-        let list = self.files.list(Some(&self.prefix)).map_ok(|o| o.location.to_string());
+        let list = self
+            .files
+            .list(Some(&self.prefix))
+            .map_ok(|o| o.location.to_string());
         block_on(list.try_collect()).context("listing the lake")
     }
 }

@@ -29,7 +29,13 @@ impl Scene {
         pg.exec(sql)?;
         let source = source_name(server, &label);
         let setup = Setup::new(store, &source, vec![Source::new(&source, &db.url)])?;
-        Ok(Scene { db, pg, setup, source, _slots: slots })
+        Ok(Scene {
+            db,
+            pg,
+            setup,
+            source,
+            _slots: slots,
+        })
     }
 
     pub fn url(&self, table: &str) -> String {
@@ -37,8 +43,14 @@ impl Scene {
     }
 
     pub fn equal(&self, table: &str) -> Res<()> {
-        compare::equal(&self.pg, "public", table, &self.url(table), &Allow::default())
-            .map_err(|e| format!("{e}\n{}", self.setup.tail()))
+        compare::equal(
+            &self.pg,
+            "public",
+            table,
+            &self.url(table),
+            &Allow::default(),
+        )
+        .map_err(|e| format!("{e}\n{}", self.setup.tail()))
     }
 
     pub fn all_equal(&self, tables: &[&str]) -> Res<()> {
@@ -62,13 +74,19 @@ pub fn has(text: &str, part: &str) -> Res<()> {
     if text.to_lowercase().contains(&part.to_lowercase()) {
         return Ok(());
     }
-    Err(format!("should say {part:?}, but says:\n{}", super::tail(text, 40)))
+    Err(format!(
+        "should say {part:?}, but says:\n{}",
+        super::tail(text, 40)
+    ))
 }
 
 pub fn has_not(text: &str, part: &str) -> Res<()> {
     match text.find(part) {
         None => Ok(()),
-        Some(_) => Err(format!("must not say {part:?}, but says:\n{}", super::tail(text, 40))),
+        Some(_) => Err(format!(
+            "must not say {part:?}, but says:\n{}",
+            super::tail(text, 40)
+        )),
     }
 }
 
@@ -76,10 +94,13 @@ pub fn check(what: bool, otherwise: impl FnOnce() -> String) -> Res<()> {
     if what { Ok(()) } else { Err(otherwise()) }
 }
 
+/// A test by name that runs on a server.
+pub type Test = (&'static str, fn(Server) -> Res<()>);
+
 /// Trials of one kind: `prefix::name` for each function that is selected.
 pub fn trials(
     prefix: &str,
-    tests: &[(&str, fn(Server) -> Res<()>)],
+    tests: &[Test],
     servers: &[Server],
     select: &dyn Fn(&str) -> bool,
 ) -> Vec<Job> {
