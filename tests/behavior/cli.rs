@@ -9,10 +9,7 @@ use crate::support::{Context, Res, Server, Store, long};
 
 const TESTS: &[Test] = &[
     ("unknown_keys_are_refused", unknown_keys_are_refused),
-    (
-        "every_fault_of_the_configuration_is_named",
-        every_fault_is_named,
-    ),
+    ("every_fault_of_the_configuration_is_named", every_fault_is_named),
     ("missing_configuration", missing_configuration),
     ("check_changes_nothing", check_changes_nothing),
     ("status_and_tables_as_json", status_and_tables),
@@ -22,11 +19,7 @@ const TESTS: &[Test] = &[
 ];
 
 pub fn jobs(select: &dyn Fn(&str) -> bool) -> Vec<Job> {
-    let servers: &[Server] = if long() {
-        &Server::ALL
-    } else {
-        &[Server::Pg15]
-    };
+    let servers: &[Server] = if long() { &Server::ALL } else { &[Server::Pg15] };
     trials("behavior::cli", TESTS, servers, select)
 }
 
@@ -36,9 +29,7 @@ const TABLE: &str = "create table t(id int primary key, v text); insert into t v
 fn edited(server: Server, label: &str, from: &str, to: &str) -> Res<Scene> {
     let scene = Scene::new(server, Store::Local, label, TABLE)?;
     let text = fs::read_to_string(scene.setup.config()).context("the configuration")?;
-    check(text.contains(from), || {
-        format!("{from:?} is not in the configuration")
-    })?;
+    check(text.contains(from), || format!("{from:?} is not in the configuration"))?;
     fs::write(scene.setup.config(), text.replace(from, to)).context("the configuration")?;
     Ok(scene)
 }
@@ -46,18 +37,12 @@ fn edited(server: Server, label: &str, from: &str, to: &str) -> Res<Scene> {
 fn refused(scene: &Scene, words: &[&str]) -> Res<()> {
     for command in [&["check"][..], &["run", "--until-current"][..]] {
         let answer = scene.setup.command(command)?;
-        check(answer.code == Some(2), || {
-            format!("{command:?}: exit {:?}, not 2", answer.code)
-        })?;
+        check(answer.code == Some(2), || format!("{command:?}: exit {:?}, not 2", answer.code))?;
         words.iter().try_for_each(|word| has(&answer.all(), word))?;
     }
-    check(scene.db.slots()?.is_empty(), || {
-        "a slot was made with a bad configuration".to_owned()
-    })?;
+    check(scene.db.slots()?.is_empty(), || "a slot was made with a bad configuration".to_owned())?;
     let files = scene.setup.lake.files()?;
-    check(files.is_empty(), || {
-        format!("the lake was touched: {files:?}")
-    })
+    check(files.is_empty(), || format!("the lake was touched: {files:?}"))
 }
 
 fn unknown_keys_are_refused(server: Server) -> Res<()> {
@@ -66,12 +51,8 @@ fn unknown_keys_are_refused(server: Server) -> Res<()> {
 }
 
 fn every_fault_is_named(server: Server) -> Res<()> {
-    let scene = edited(
-        server,
-        "many_faults",
-        "memory = \"64MiB\"",
-        "memory = \"much\"\nspeed = 1",
-    )?;
+    let scene =
+        edited(server, "many_faults", "memory = \"64MiB\"", "memory = \"much\"\nspeed = 1")?;
     let text = fs::read_to_string(scene.setup.config()).context("the configuration")?;
     let text = text.replace("flush_interval = \"200ms\"", "flush_interval = \"soon\"");
     fs::write(scene.setup.config(), text).context("the configuration")?;
@@ -91,17 +72,11 @@ fn check_changes_nothing(server: Server) -> Res<()> {
     serde_json::from_str::<serde_json::Value>(&answer.stdout).context(&answer.stdout)?;
     has(&answer.stdout, "silent")?;
     has(&answer.stdout, "replica identity")?;
-    check(scene.db.slots()?.is_empty(), || {
-        "check made a slot".to_owned()
-    })?;
+    check(scene.db.slots()?.is_empty(), || "check made a slot".to_owned())?;
     let publications = scene.pg.text("select count(*) from pg_publication")?;
-    check(publications.as_deref() == Some("0"), || {
-        "check made a publication".to_owned()
-    })?;
+    check(publications.as_deref() == Some("0"), || "check made a publication".to_owned())?;
     let files = scene.setup.lake.files()?;
-    check(files.is_empty(), || {
-        format!("check wrote to the lake: {files:?}")
-    })
+    check(files.is_empty(), || format!("check wrote to the lake: {files:?}"))
 }
 
 fn status_and_tables(server: Server) -> Res<()> {
@@ -111,15 +86,11 @@ fn status_and_tables(server: Server) -> Res<()> {
     let (state, _) = scene.state("t")?;
     check(state == "live", || format!("t is {state}"))?;
     let (state, reason) = scene.state("silent")?;
-    check(state == "stopped" || state == "refused", || {
-        format!("silent is {state}")
-    })?;
+    check(state == "stopped" || state == "refused", || format!("silent is {state}"))?;
     has(&reason, "replica identity")?;
     for command in [&["tables"][..], &["tables", "--json"][..], &["status"][..]] {
         let answer = scene.setup.command(command)?;
-        check(answer.code == Some(0), || {
-            format!("{command:?}: exit {:?}", answer.code)
-        })?;
+        check(answer.code == Some(0), || format!("{command:?}: exit {:?}", answer.code))?;
         has(&answer.stdout, "public.t")?;
     }
     scene.equal("t")
@@ -128,18 +99,12 @@ fn status_and_tables(server: Server) -> Res<()> {
 fn remove_drops_the_slot(server: Server) -> Res<()> {
     let scene = Scene::new(server, Store::Local, "remove", TABLE)?;
     scene.run_until_current()?;
-    check(scene.db.slots()?.len() == 1, || {
-        "the daemon made no slot".to_owned()
-    })?;
+    check(scene.db.slots()?.len() == 1, || "the daemon made no slot".to_owned())?;
     let source = scene.source.clone();
     let answer = scene.setup.command(&["remove", &source, "--drop-slot"])?;
-    check(answer.code == Some(0), || {
-        format!("remove: {}", answer.all())
-    })?;
+    check(answer.code == Some(0), || format!("remove: {}", answer.all()))?;
     let slots = scene.db.slots()?;
-    check(slots.is_empty(), || {
-        format!("the slot is still there: {slots:?}")
-    })
+    check(slots.is_empty(), || format!("the slot is still there: {slots:?}"))
 }
 
 /// A run with nothing to do commits nothing to any table.
@@ -150,9 +115,7 @@ fn a_second_run_adds_nothing(server: Server) -> Res<()> {
     scene.run_until_current()?;
     scene.run_until_current()?;
     let after = scene.setup.lake.log(&scene.source, "public", "t")?.len();
-    check(before == after, || {
-        format!("{before} versions became {after} without a change")
-    })?;
+    check(before == after, || format!("{before} versions became {after} without a change"))?;
     scene.equal("t")
 }
 
@@ -160,28 +123,14 @@ fn a_second_run_adds_nothing(server: Server) -> Res<()> {
 fn secrets(server: Server) -> Res<()> {
     let scene = Scene::new(server, Store::Local, "secrets", TABLE)?;
     let url = url::Url::parse(&scene.db.url).context("the server's URL")?;
-    let password = url
-        .password()
-        .ok_or("the test server has no password")?
-        .to_owned();
+    let password = url.password().ok_or("the test server has no password")?.to_owned();
     scene.run_until_current()?;
     let mut said = scene.setup.log_text()?;
-    for command in [
-        &["check"][..],
-        &["status", "--json"][..],
-        &["tables", "--json"][..],
-    ] {
+    for command in [&["check"][..], &["status", "--json"][..], &["tables", "--json"][..]] {
         said.push_str(&scene.setup.command(command)?.all());
     }
-    for file in scene
-        .setup
-        .lake
-        .names(&["_lakeward", &scene.source, "epochs"])?
-    {
-        let bytes = scene
-            .setup
-            .lake
-            .read(&["_lakeward", &scene.source, "epochs", &file])?;
+    for file in scene.setup.lake.names(&["_lakeward", &scene.source, "epochs"])? {
+        let bytes = scene.setup.lake.read(&["_lakeward", &scene.source, "epochs", &file])?;
         said.push_str(&String::from_utf8_lossy(&bytes));
     }
     has_not(&said, &password)

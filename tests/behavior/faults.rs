@@ -25,11 +25,7 @@ const TESTS: &[Test] = &[
 ];
 
 pub fn jobs(select: &dyn Fn(&str) -> bool) -> Vec<Job> {
-    let servers: &[Server] = if long() {
-        &Server::ALL
-    } else {
-        &[Server::Pg15]
-    };
+    let servers: &[Server] = if long() { &Server::ALL } else { &[Server::Pg15] };
     trials("behavior::faults", TESTS, servers, select)
 }
 
@@ -44,26 +40,15 @@ fn scene(server: Server, label: &str) -> Res<Scene> {
 /// Runs the daemon until its log says `word`; it must not end well before.
 fn says(setup: &Setup, word: &str) -> Res<()> {
     let mut daemon = setup.start()?;
-    until(
-        &format!("the log saying {word:?}"),
-        Duration::from_secs(30),
-        TICK,
-        || {
-            if let Some(status) = daemon.poll()?
-                && status.success()
-            {
-                return Err(format!(
-                    "ended well in spite of the fault\n{}",
-                    setup.tail()
-                ));
-            }
-            let said = setup
-                .log_text()?
-                .to_lowercase()
-                .contains(&word.to_lowercase());
-            Ok(said.then_some(()))
-        },
-    )
+    until(&format!("the log saying {word:?}"), Duration::from_secs(30), TICK, || {
+        if let Some(status) = daemon.poll()?
+            && status.success()
+        {
+            return Err(format!("ended well in spite of the fault\n{}", setup.tail()));
+        }
+        let said = setup.log_text()?.to_lowercase().contains(&word.to_lowercase());
+        Ok(said.then_some(()))
+    })
     .map_err(|e| format!("{e}\n{}", setup.tail()))?;
     daemon.kill()
 }
@@ -73,14 +58,11 @@ const TICK: Duration = Duration::from_millis(100);
 fn wrong_password(server: Server) -> Res<()> {
     let mut scene = scene(server, "wrong_password")?;
     let mut url = url::Url::parse(&scene.db.url).context("the server's URL")?;
-    url.set_password(Some("not-the-password"))
-        .map_err(|()| "the URL takes no password")?;
+    url.set_password(Some("not-the-password")).map_err(|()| "the URL takes no password")?;
     scene.setup.sources[0].url = url.into();
     scene.setup.write_config()?;
     let answer = scene.setup.command(&["check", "--json"])?;
-    check(answer.code != Some(0), || {
-        "check found nothing wrong".to_owned()
-    })?;
+    check(answer.code != Some(0), || "check found nothing wrong".to_owned())?;
     has(&answer.all(), "password authentication failed")?;
     says(&scene.setup, "password authentication failed")?;
     has_not(&answer.all(), "not-the-password")?;
@@ -90,14 +72,11 @@ fn wrong_password(server: Server) -> Res<()> {
 fn wrong_host(server: Server) -> Res<()> {
     let mut scene = scene(server, "wrong_host")?;
     let mut url = url::Url::parse(&scene.db.url).context("the server's URL")?;
-    url.set_port(Some(1))
-        .map_err(|()| "the URL takes no port")?;
+    url.set_port(Some(1)).map_err(|()| "the URL takes no port")?;
     scene.setup.sources[0].url = url.into();
     scene.setup.write_config()?;
     let answer = scene.setup.command(&["check", "--json"])?;
-    check(answer.code != Some(0), || {
-        "check found nothing wrong".to_owned()
-    })?;
+    check(answer.code != Some(0), || "check found nothing wrong".to_owned())?;
     has(&answer.all(), "refused")?;
     says(&scene.setup, "refused")
 }
@@ -108,9 +87,7 @@ fn slot_dropped(server: Server) -> Res<()> {
     let scene = scene(server, "slot_dropped")?;
     scene.run_until_current()?;
     let before = scene.setup.log_text()?.len();
-    scene
-        .pg
-        .exec("delete from t where id > 100; update t set v = 'w' where id < 10")?;
+    scene.pg.exec("delete from t where id > 100; update t set v = 'w' where id < 10")?;
     scene.db.drop_slot(&format!("lakeward_{}", scene.source))?;
     scene.pg.exec("insert into t values (1000, 'later')")?;
     scene.run_until_current()?;
@@ -123,9 +100,7 @@ fn slot_advanced(server: Server) -> Res<()> {
     let scene = scene(server, "slot_advanced")?;
     scene.run_until_current()?;
     let before = scene.setup.log_text()?.len();
-    scene
-        .pg
-        .exec("delete from t where id > 100; update t set v = 'w' where id < 10")?;
+    scene.pg.exec("delete from t where id > 100; update t set v = 'w' where id < 10")?;
     scene.pg.exec(&format!(
         "select pg_replication_slot_advance('lakeward_{}', pg_current_wal_insert_lsn())",
         scene.source
@@ -143,9 +118,7 @@ fn publication_dropped(server: Server) -> Res<()> {
     for name in names.into_iter().flatten().flatten() {
         scene.pg.exec(&format!("drop publication \"{name}\""))?;
     }
-    scene
-        .pg
-        .exec("delete from t where id > 100; update t set v = 'w' where id < 10")?;
+    scene.pg.exec("delete from t where id > 100; update t set v = 'w' where id < 10")?;
     scene.run_until_current()?;
     scene.pg.exec("insert into t values (1000, 'later')")?;
     scene.run_until_current()?;
@@ -156,16 +129,9 @@ fn publication_dropped(server: Server) -> Res<()> {
 fn publication_without_a_table(server: Server) -> Res<()> {
     let scene = scene(server, "publication_without")?;
     scene.run_until_current()?;
-    let name = scene
-        .pg
-        .text("select pubname from pg_publication")?
-        .ok_or("no publication")?;
-    scene
-        .pg
-        .exec(&format!("alter publication \"{name}\" drop table t"))?;
-    scene
-        .pg
-        .exec("delete from t where id > 100; update t set v = 'w' where id < 10")?;
+    let name = scene.pg.text("select pubname from pg_publication")?.ok_or("no publication")?;
+    scene.pg.exec(&format!("alter publication \"{name}\" drop table t"))?;
+    scene.pg.exec("delete from t where id > 100; update t set v = 'w' where id < 10")?;
     scene.pg.exec("update u set v = 'b'")?;
     scene.run_until_current()?;
     scene.all_equal(&["t", "u"])
@@ -181,10 +147,7 @@ fn slot_waits(server: Server) -> Res<()> {
     let mut daemon = scene.setup.start()?;
     std::thread::sleep(Duration::from_secs(3));
     if let Some(status) = daemon.poll()? {
-        return Err(format!(
-            "did not wait, ended with {status}\n{}",
-            scene.setup.tail()
-        ));
+        return Err(format!("did not wait, ended with {status}\n{}", scene.setup.tail()));
     }
     scene.pg.exec(&format!("commit prepared '{gid}'"))?;
     scene.setup.wait_settled(&mut daemon, CURRENT)?;
@@ -202,17 +165,13 @@ fn value_that_does_not_fit(server: Server) -> Res<()> {
     let scene = Scene::new(server, Store::Local, "does_not_fit", &sql)?;
     let mut daemon = scene.setup.start()?;
     scene.setup.wait_settled(&mut daemon, CURRENT)?;
-    scene
-        .pg
-        .exec("insert into bad values (4711, 'infinity', 2)")?;
+    scene.pg.exec("insert into bad values (4711, 'infinity', 2)")?;
     scene.pg.exec("insert into u values (2, 'goes on')")?;
     let (_, reason) = until("bad being stopped", Duration::from_secs(30), TICK, || {
         let (state, reason) = scene.state("bad")?;
         Ok((state == "stopped").then_some((state, reason)))
     })?;
-    ["at", "4711", "infinity"]
-        .iter()
-        .try_for_each(|word| has(&reason, word))?;
+    ["at", "4711", "infinity"].iter().try_for_each(|word| has(&reason, word))?;
     scene.pg.exec("insert into u values (3, 'still')")?;
     daemon.stop(&scene.setup)?;
     scene.run_until_current()?;
@@ -223,35 +182,17 @@ fn value_that_does_not_fit(server: Server) -> Res<()> {
 fn store_read_only(server: Server) -> Res<()> {
     let mut scene = scene(server, "read_only")?;
     scene.run_until_current()?;
-    scene
-        .pg
-        .exec("update t set v = 'w' where id < 50; delete from t where id > 150")?;
+    scene.pg.exec("update t set v = 'w' where id < 50; delete from t where id > 150")?;
     let before = confirmed(&scene)?;
-    let lake = scene
-        .setup
-        .root()
-        .join("lake")
-        .to_string_lossy()
-        .into_owned();
+    let lake = scene.setup.root().join("lake").to_string_lossy().into_owned();
     let mount = format!(
         "mount --bind '{lake}' '{lake}' && mount -o remount,bind,ro '{lake}' && exec \"$@\""
     );
-    let namespace = [
-        "unshare",
-        "--user",
-        "--map-root-user",
-        "--mount",
-        "sh",
-        "-c",
-        &mount,
-        "sh",
-    ];
+    let namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", &mount, "sh"];
     scene.setup.wrapper = namespace.map(str::to_owned).to_vec();
     says(&scene.setup, "read-only")?;
     let after = confirmed(&scene)?;
-    check(before == after, || {
-        format!("acknowledged {after:?} while nothing was durable")
-    })?;
+    check(before == after, || format!("acknowledged {after:?} while nothing was durable"))?;
     scene.setup.wrapper.clear();
     scene.run_until_current()?;
     scene.all_equal(&["t", "u"])
@@ -270,21 +211,16 @@ fn connection_killed(server: Server) -> Res<()> {
     let mut daemon = scene.setup.start()?;
     scene.setup.wait_settled(&mut daemon, CURRENT)?;
     for n in 0..5 {
-        scene
-            .pg
-            .exec(&format!("update t set v = 'w{n}' where id % 5 = {n}"))?;
+        scene.pg.exec(&format!("update t set v = 'w{n}' where id % 5 = {n}"))?;
         scene.pg.exec(
             "select pg_terminate_backend(pid) from pg_stat_activity \
              where datname = current_database() and pid <> pg_backend_pid()",
         )?;
         std::thread::sleep(Duration::from_millis(fastrand::u64(50..600)));
     }
-    until(
-        "the lake following again",
-        Duration::from_secs(45),
-        TICK,
-        || Ok(scene.all_equal(&["t", "u"]).is_ok().then_some(())),
-    )
+    until("the lake following again", Duration::from_secs(45), TICK, || {
+        Ok(scene.all_equal(&["t", "u"]).is_ok().then_some(()))
+    })
     .map_err(|e| format!("{e}\n{}", scene.setup.tail()))?;
     daemon.stop(&scene.setup)
 }
@@ -295,12 +231,8 @@ fn state_directory_deleted(server: Server) -> Res<()> {
     for n in 0..4 {
         scene.setup.forget_state()?;
         scene.run_until_current()?;
-        scene
-            .pg
-            .exec(&format!("update t set v = v || {n} where id % 3 = 0"))?;
-        scene
-            .pg
-            .exec(&format!("delete from t where id % 50 = {n}"))?;
+        scene.pg.exec(&format!("update t set v = v || {n} where id % 3 = 0"))?;
+        scene.pg.exec(&format!("delete from t where id % 50 = {n}"))?;
         scene.pg.exec("update u set id = id + 1")?;
     }
     scene.setup.forget_state()?;
@@ -316,21 +248,12 @@ fn two_daemons(server: Server) -> Res<()> {
     scene.setup.wait_settled(&mut first, CURRENT)?;
     let mut second = scene.setup.start()?;
     for n in 0..40 {
-        scene
-            .pg
-            .exec(&format!("insert into l values ({n}), ({n})"))?;
-        scene
-            .pg
-            .exec(&format!("update t set v = 'w{n}' where id % 40 = {n}"))?;
+        scene.pg.exec(&format!("insert into l values ({n}), ({n})"))?;
+        scene.pg.exec(&format!("update t set v = 'w{n}' where id % 40 = {n}"))?;
         std::thread::sleep(Duration::from_millis(50));
     }
-    let alive = [first.poll()?, second.poll()?]
-        .iter()
-        .filter(|s| s.is_none())
-        .count();
-    check(alive > 0, || {
-        format!("neither daemon is left\n{}", scene.setup.tail())
-    })?;
+    let alive = [first.poll()?, second.poll()?].iter().filter(|s| s.is_none()).count();
+    check(alive > 0, || format!("neither daemon is left\n{}", scene.setup.tail()))?;
     first.kill()?;
     second.kill()?;
     scene.run_until_current()?;

@@ -24,11 +24,7 @@ fn load() -> Res<Vec<Arc<Case>>> {
     }
     paths.sort();
     let case = |path: &Path| {
-        let id = path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let sql = std::fs::read_to_string(path).context(path.display())?;
         Ok(Arc::new(Case::new(&id, &sql, None, Adjust::default())?))
     };
@@ -63,29 +59,14 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
     let mut jobs = scripts_themselves(&cases, select);
     for (server, store, mode) in matrix() {
         let name = |case: &Case| {
-            format!(
-                "behavior::{}::{}::{}::{}",
-                server.name(),
-                store.name(),
-                mode.name(),
-                case.id
-            )
+            format!("behavior::{}::{}::{}::{}", server.name(), store.name(), mode.name(), case.id)
         };
         let chosen: Vec<_> = cases.iter().filter(|c| select(&name(c))).cloned().collect();
         for cases in chosen.chunks(TOGETHER) {
             let names = cases.iter().map(|c| name(c)).collect();
             let state = State::Forgotten;
-            let group = Group {
-                server,
-                store,
-                mode,
-                state,
-                cases: cases.to_vec(),
-            };
-            jobs.push(Job {
-                names,
-                run: Box::new(move || group.run()),
-            });
+            let group = Group { server, store, mode, state, cases: cases.to_vec() };
+            jobs.push(Job { names, run: Box::new(move || group.run()) });
         }
     }
     jobs.extend(cli::jobs(select));
@@ -99,9 +80,7 @@ fn scripts_themselves(cases: &[Arc<Case>], select: &dyn Fn(&str) -> bool) -> Vec
         let name = format!("behavior::{}::scripts", server.name());
         let cases = cases.to_vec();
         let run = move || -> Res<()> {
-            cases
-                .iter()
-                .try_for_each(|case| without_daemon(server, case).context(&case.id))
+            cases.iter().try_for_each(|case| without_daemon(server, case).context(&case.id))
         };
         select(&name).then(|| Job::single(name, run))
     });

@@ -41,80 +41,27 @@ impl Plan {
 }
 
 const QUICK: &[Plan] = &[
-    Plan {
-        server: Server::Pg15,
-        store: Store::Local,
-        kind: Kind::Stream,
-        kills: 9,
-    },
-    Plan {
-        server: Server::Pg18,
-        store: Store::Local,
-        kind: Kind::Snapshot,
-        kills: 6,
-    },
-    Plan {
-        server: Server::Pg18,
-        store: Store::S3,
-        kind: Kind::Stream,
-        kills: 6,
-    },
+    Plan { server: Server::Pg15, store: Store::Local, kind: Kind::Stream, kills: 9 },
+    Plan { server: Server::Pg18, store: Store::Local, kind: Kind::Snapshot, kills: 6 },
+    Plan { server: Server::Pg18, store: Store::S3, kind: Kind::Stream, kills: 6 },
 ];
 
 /// 300 kills and more: 110 inside snapshots, 100 on S3.
 const LONG: &[Plan] = &[
-    Plan {
-        server: Server::Pg15,
-        store: Store::Local,
-        kind: Kind::Stream,
-        kills: 60,
-    },
-    Plan {
-        server: Server::Pg18,
-        store: Store::Local,
-        kind: Kind::Stream,
-        kills: 70,
-    },
-    Plan {
-        server: Server::Pg15,
-        store: Store::Local,
-        kind: Kind::Snapshot,
-        kills: 40,
-    },
-    Plan {
-        server: Server::Pg18,
-        store: Store::Local,
-        kind: Kind::Snapshot,
-        kills: 30,
-    },
-    Plan {
-        server: Server::Pg15,
-        store: Store::S3,
-        kind: Kind::Snapshot,
-        kills: 40,
-    },
-    Plan {
-        server: Server::Pg18,
-        store: Store::S3,
-        kind: Kind::Stream,
-        kills: 60,
-    },
+    Plan { server: Server::Pg15, store: Store::Local, kind: Kind::Stream, kills: 60 },
+    Plan { server: Server::Pg18, store: Store::Local, kind: Kind::Stream, kills: 70 },
+    Plan { server: Server::Pg15, store: Store::Local, kind: Kind::Snapshot, kills: 40 },
+    Plan { server: Server::Pg18, store: Store::Local, kind: Kind::Snapshot, kills: 30 },
+    Plan { server: Server::Pg15, store: Store::S3, kind: Kind::Snapshot, kills: 40 },
+    Plan { server: Server::Pg18, store: Store::S3, kind: Kind::Stream, kills: 60 },
 ];
 
 /// `kill::pg15::local::stream` and so on.
 pub fn jobs(select: &dyn Fn(&str) -> bool) -> Vec<Job> {
     let plans = if long() { LONG } else { QUICK };
     let jobs = plans.iter().filter_map(|&plan| {
-        let kind = if plan.kind == Kind::Stream {
-            "stream"
-        } else {
-            "snapshot"
-        };
-        let name = format!(
-            "kill::{}::{}::{kind}",
-            plan.server.name(),
-            plan.store.name()
-        );
+        let kind = if plan.kind == Kind::Stream { "stream" } else { "snapshot" };
+        let name = format!("kill::{}::{}::{kind}", plan.server.name(), plan.store.name());
         select(&name).then(|| Job::single(name.clone(), move || run(plan, &name)))
     });
     jobs.collect()
@@ -154,9 +101,7 @@ fn round(plan: Plan, number: usize, histogram: &mut Histogram) -> Res<()> {
         let killed = kills(plan, &scene, histogram);
         stop.store(true, Ordering::Relaxed);
         for writer in writers {
-            writer
-                .join()
-                .map_err(|_| "a writer panicked".to_owned())??;
+            writer.join().map_err(|_| "a writer panicked".to_owned())??;
         }
         killed
     })?;
@@ -199,12 +144,8 @@ fn kills(plan: Plan, scene: &Scene, histogram: &mut Histogram) -> Res<()> {
         match plan.kind {
             Kind::Stream => moment(scene, &mut daemon, n)?,
             Kind::Snapshot => {
-                scene
-                    .pg
-                    .exec("update big_int set v = 'w' || v where id % 977 = 3")?;
-                scene
-                    .pg
-                    .exec("delete from big_text where k like 'ab%' and v < '3'")?;
+                scene.pg.exec("update big_int set v = 'w' || v where id % 977 = 3")?;
+                scene.pg.exec("delete from big_text where k like 'ab%' and v < '3'")?;
                 snapshot_moment(scene, &mut daemon, n)?;
             }
         }
@@ -225,10 +166,9 @@ fn kills(plan: Plan, scene: &Scene, histogram: &mut Histogram) -> Res<()> {
 fn life(scene: &Scene, daemon: &mut Daemon, length: Duration) -> Res<()> {
     match daemon.wait(length)? {
         None => Ok(()),
-        Some(status) => Err(format!(
-            "the daemon ended by itself with {status}\n{}",
-            scene.setup.tail()
-        )),
+        Some(status) => {
+            Err(format!("the daemon ended by itself with {status}\n{}", scene.setup.tail()))
+        }
     }
 }
 
@@ -237,11 +177,7 @@ fn life(scene: &Scene, daemon: &mut Daemon, length: Duration) -> Res<()> {
 fn moment(scene: &Scene, daemon: &mut Daemon, n: usize) -> Res<()> {
     let limit = Instant::now() + Duration::from_secs(20);
     match n % 4 {
-        0 => life(
-            scene,
-            daemon,
-            Duration::from_millis(fastrand::u64(100..1500)),
-        ),
+        0 => life(scene, daemon, Duration::from_millis(fastrand::u64(100..1500))),
         1 => next(daemon, limit, || epoch(scene), 1),
         2 => next(daemon, limit, || commits(scene), 1),
         _ => {
@@ -255,11 +191,7 @@ fn moment(scene: &Scene, daemon: &mut Daemon, n: usize) -> Res<()> {
 /// In turns a random moment after the start, and one after the next epoch file.
 fn snapshot_moment(scene: &Scene, daemon: &mut Daemon, n: usize) -> Res<()> {
     if n.is_multiple_of(2) {
-        return life(
-            scene,
-            daemon,
-            Duration::from_millis(fastrand::u64(200..2500)),
-        );
+        return life(scene, daemon, Duration::from_millis(fastrand::u64(200..2500)));
     }
     let limit = Instant::now() + Duration::from_secs(20);
     next(daemon, limit, || epoch(scene), 1).map_err(|e| format!("{e}\n{}", scene.setup.tail()))?;
@@ -282,19 +214,11 @@ fn next(daemon: &mut Daemon, limit: Instant, count: impl Fn() -> Res<u64>, by: u
 }
 
 fn epoch(scene: &Scene) -> Res<u64> {
-    scene
-        .setup
-        .lake
-        .newest(&["_lakeward", &scene.source, "epochs"])
+    scene.setup.lake.newest(&["_lakeward", &scene.source, "epochs"])
 }
 
 /// The versions of all tables, summed: it grows with every commit.
 fn commits(scene: &Scene) -> Res<u64> {
-    let version = |table| {
-        scene
-            .setup
-            .lake
-            .newest(&[&scene.source, "public", table, "_delta_log"])
-    };
+    let version = |table| scene.setup.lake.newest(&[&scene.source, "public", table, "_delta_log"]);
     TABLES.iter().map(|table| version(table)).sum()
 }

@@ -98,19 +98,12 @@ pub fn step(scene: &Scene) -> Res<Step> {
 
 /// How many of the commits that the epoch names are in the tables' logs.
 fn commits(scene: &Scene, epoch: u64, file: &Value) -> Res<(usize, usize)> {
-    let named = file["commits"]
-        .as_object()
-        .ok_or("the epoch file has no commits")?;
+    let named = file["commits"].as_object().ok_or("the epoch file has no commits")?;
     let app = format!("lakeward/{}", scene.source);
     let mut done = 0;
     for table in named.keys() {
-        let (schema, name) = table
-            .split_once('.')
-            .ok_or(format!("no table is called {table}"))?;
-        let txns = scene
-            .setup
-            .lake
-            .txns(&scene.source, &escaped(schema), &escaped(name))?;
+        let (schema, name) = table.split_once('.').ok_or(format!("no table is called {table}"))?;
+        let txns = scene.setup.lake.txns(&scene.source, &escaped(schema), &escaped(name))?;
         done += usize::from(txns.get(&app) == Some(&epoch));
     }
     Ok((done, named.len()))
@@ -119,10 +112,7 @@ fn commits(scene: &Scene, epoch: u64, file: &Value) -> Res<(usize, usize)> {
 fn snapshot_under_way(scene: &Scene, file: &Value) -> Res<bool> {
     let reading = |member: &Value| matches!(member["state"].as_str(), Some("snapshot" | "gap"));
     let named = file["commits"].as_object();
-    let after = named
-        .into_iter()
-        .flat_map(|n| n.values())
-        .any(|step| reading(&step["after"]));
+    let after = named.into_iter().flat_map(|n| n.values()).any(|step| reading(&step["after"]));
     let own = file["roster"].as_object().cloned();
     let roster = match (own, file["roster_of"].as_u64()) {
         (Some(roster), _) => roster,
@@ -134,32 +124,19 @@ fn snapshot_under_way(scene: &Scene, file: &Value) -> Res<bool> {
 
 fn roster_of(scene: &Scene, epoch: u64) -> Res<serde_json::Map<String, Value>> {
     let folder = ["_lakeward", &scene.source, "epochs"];
-    let number = |name: &str| {
-        name.strip_suffix(".json")
-            .and_then(|n| n.parse::<u64>().ok())
-    };
+    let number = |name: &str| name.strip_suffix(".json").and_then(|n| n.parse::<u64>().ok());
     let names = scene.setup.lake.names(&folder)?;
     let name = names.into_iter().find(|n| number(n) == Some(epoch));
-    let name = name.ok_or(format!(
-        "the file of epoch {epoch}, which holds the roster, is gone"
-    ))?;
-    let bytes = scene
-        .setup
-        .lake
-        .read(&[folder[0], folder[1], folder[2], &name])?;
+    let name = name.ok_or(format!("the file of epoch {epoch}, which holds the roster, is gone"))?;
+    let bytes = scene.setup.lake.read(&[folder[0], folder[1], folder[2], &name])?;
     let file: Value = serde_json::from_slice(&bytes).context(&name)?;
-    file["roster"]
-        .as_object()
-        .cloned()
-        .ok_or(format!("epoch {epoch} holds no roster"))
+    file["roster"].as_object().cloned().ok_or(format!("epoch {epoch} holds no roster"))
 }
 
 /// Whether the source knows that everything up to the epoch's end is durable. That it never
 /// knows more is what every comparison after a kill shows.
 fn acknowledged(scene: &Scene, file: &Value) -> Res<bool> {
-    let to = file["to"]
-        .as_str()
-        .ok_or("the epoch file has no position")?;
+    let to = file["to"].as_str().ok_or("the epoch file has no position")?;
     let sql = format!(
         "select confirmed_flush_lsn >= '{to}'::pg_lsn from pg_replication_slots \
          where slot_name = 'lakeward_{}'",

@@ -70,10 +70,7 @@ fn transaction(random: &mut fastrand::Rng, sent: &Sent) -> (String, i64, i64) {
             2 => format!("update upsert set id = -id where id in ({key}, -{key})"),
             3 => format!("update other set v = v || 'x' where b % 20 = {}", key % 20),
             4 => format!("update other set a = a + 1 where b = {}", key % 200),
-            5 => format!(
-                "insert into keyless select {}, 'k' from generate_series(1, 3)",
-                key % 4
-            ),
+            5 => format!("insert into keyless select {}, 'k' from generate_series(1, 3)", key % 4),
             6 => format!(
                 "delete from keyless where ctid in \
                  (select ctid from keyless where a = {} limit 2)",
@@ -85,10 +82,7 @@ fn transaction(random: &mut fastrand::Rng, sent: &Sent) -> (String, i64, i64) {
                 key % 3,
                 key % 4
             ),
-            _ => format!(
-                "update upsert set n = n + 1 where id between {key} and {}",
-                key + 20
-            ),
+            _ => format!("update upsert set n = n + 1 where id between {key} and {}", key + 20),
         });
     }
     for _ in 0..random.usize(1..4) {
@@ -104,23 +98,13 @@ fn transaction(random: &mut fastrand::Rng, sent: &Sent) -> (String, i64, i64) {
 /// The lake's ledger holds exactly what was sent: not a row less, none twice.
 pub fn ledger_exact(scene: &Scene, sent: &Sent) -> Res<()> {
     let lake = reader::read(&scene.url("ledger"))?.ok_or("the ledger is not in the lake")?;
-    let place = lake
-        .columns
-        .iter()
-        .position(|c| c == "seq")
-        .ok_or("the ledger has no seq")?;
+    let place = lake.columns.iter().position(|c| c == "seq").ok_or("the ledger has no seq")?;
     let mut seqs = Vec::with_capacity(lake.rows.len());
     for row in &lake.rows {
         let text = row[place].as_deref().ok_or("a seq is NULL")?;
-        seqs.push(
-            text.parse::<i64>()
-                .map_err(|e| format!("seq {text}: {e}"))?,
-        );
+        seqs.push(text.parse::<i64>().map_err(|e| format!("seq {text}: {e}"))?);
     }
-    let (rows, sum) = (
-        sent.rows.load(Ordering::Relaxed),
-        sent.sum.load(Ordering::Relaxed),
-    );
+    let (rows, sum) = (sent.rows.load(Ordering::Relaxed), sent.sum.load(Ordering::Relaxed));
     let have = (seqs.len() as i64, seqs.iter().sum::<i64>());
     seqs.sort_unstable();
     seqs.dedup();

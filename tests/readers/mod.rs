@@ -68,26 +68,18 @@ struct Seen {
 
 /// `readers::polars` and so on, all over the tables of one run.
 pub fn jobs(select: &dyn Fn(&str) -> bool) -> Vec<Job> {
-    let chosen = READERS
-        .iter()
-        .filter(|(name, _)| select(&format!("readers::{name}")));
+    let chosen = READERS.iter().filter(|(name, _)| select(&format!("readers::{name}")));
     let chosen: Vec<_> = chosen.copied().collect();
     if chosen.is_empty() {
         return Vec::new();
     }
-    let names: Vec<String> = chosen
-        .iter()
-        .map(|(name, _)| format!("readers::{name}"))
-        .collect();
+    let names: Vec<String> = chosen.iter().map(|(name, _)| format!("readers::{name}")).collect();
     let count = names.len();
     let run = move || match everything(&chosen) {
         Ok(results) => results,
         Err(e) => (0..count).map(|_| Err(e.clone())).collect(),
     };
-    vec![Job {
-        names,
-        run: Box::new(run),
-    }]
+    vec![Job { names, run: Box::new(run) }]
 }
 
 fn everything(readers: &[(&str, &str)]) -> Res<Vec<Res<()>>> {
@@ -98,44 +90,25 @@ fn everything(readers: &[(&str, &str)]) -> Res<Vec<Res<()>>> {
     let paths: Vec<String> = TABLES.iter().map(|t| scene.url(t)).collect();
     let truth = read("duckdb", "duckdb", &paths)?;
     for ((table, seen), path) in TABLES.iter().zip(&truth).zip(&paths) {
-        check(seen.error.is_none(), || {
-            format!("duckdb, {table} at {path}: {seen:?}")
-        })?;
+        check(seen.error.is_none(), || format!("duckdb, {table} at {path}: {seen:?}"))?;
         let rows = scene.pg.text(&format!("select count(*) from {table}"))?;
-        check(rows.as_deref() == Some(&seen.rows.to_string()), || {
-            format!("{table}: {rows:?}")
-        })?;
+        check(rows.as_deref() == Some(&seen.rows.to_string()), || format!("{table}: {rows:?}"))?;
     }
-    Ok(readers
-        .iter()
-        .map(|(name, home)| agrees(name, home, &paths, &truth))
-        .collect())
+    Ok(readers.iter().map(|(name, home)| agrees(name, home, &paths, &truth)).collect())
 }
 
 fn change(scene: &Scene) -> Res<()> {
     scene.run_until_current()?;
     for n in 0..3 {
-        scene.pg.exec(&format!(
-            "update orders set paid = not paid where id % 7 = {n}"
-        ))?;
-        scene
-            .pg
-            .exec(&format!("delete from orders where id % 100 = {n}"))?;
-        scene.pg.exec(&format!(
-            "insert into keyless values ({n}, 'new'), ({n}, 'new')"
-        ))?;
+        scene.pg.exec(&format!("update orders set paid = not paid where id % 7 = {n}"))?;
+        scene.pg.exec(&format!("delete from orders where id % 100 = {n}"))?;
+        scene.pg.exec(&format!("insert into keyless values ({n}, 'new'), ({n}, 'new')"))?;
         scene.run_until_current()?;
     }
-    scene
-        .pg
-        .exec("update types set b = not b; delete from emptied")?;
+    scene.pg.exec("update types set b = not b; delete from emptied")?;
     scene.pg.exec("alter table widened alter v type int8")?;
-    scene
-        .pg
-        .exec("insert into widened values (2, 9223372036854775807)")?;
-    scene
-        .pg
-        .exec("delete from keyless where a = 3; insert into naive values (3, '0001-01-01')")?;
+    scene.pg.exec("insert into widened values (2, 9223372036854775807)")?;
+    scene.pg.exec("delete from keyless where a = 3; insert into naive values (3, '0001-01-01')")?;
     scene.run_until_current()
 }
 
@@ -172,18 +145,12 @@ fn read(name: &str, home: &str, paths: &[String]) -> Res<Vec<Seen>> {
     let dir = tempfile::tempdir().context("a temporary folder")?;
     let (out, err) = (dir.path().join("out"), dir.path().join("err"));
     let create = |path| std::fs::File::create(path).context("the reader's output");
-    command
-        .stdin(Stdio::null())
-        .stdout(create(&out)?)
-        .stderr(create(&err)?);
+    command.stdin(Stdio::null()).stdout(create(&out)?).stderr(create(&err)?);
     let mut child = command.spawn().context(name)?;
     let limit = Duration::from_secs(180);
-    let ended = until(
-        &format!("{name} reading"),
-        limit,
-        Duration::from_millis(50),
-        || child.try_wait().context(name),
-    );
+    let ended = until(&format!("{name} reading"), limit, Duration::from_millis(50), || {
+        child.try_wait().context(name)
+    });
     if let Err(e) = ended {
         child.kill().and_then(|()| child.wait()).context(name)?;
         return Err(e);
@@ -192,8 +159,6 @@ fn read(name: &str, home: &str, paths: &[String]) -> Res<Vec<Seen>> {
     let seen: Result<Vec<Seen>, _> = text(&out)?.lines().map(serde_json::from_str).collect();
     let seen = seen.context(name)?;
     let complaint = text(&err)?;
-    check(seen.len() == paths.len(), || {
-        format!("{name} ended: {}", tail(&complaint, 10))
-    })?;
+    check(seen.len() == paths.len(), || format!("{name} ended: {}", tail(&complaint, 10)))?;
     Ok(seen)
 }

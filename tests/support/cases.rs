@@ -29,21 +29,13 @@ pub struct Deviation {
 
 impl Deviation {
     pub fn observed(&self, status: Option<&TableStatus>, table: &str) -> Res<()> {
-        let status = status.ok_or(format!(
-            "{table}: should be stopped, status doesn't name it"
-        ))?;
+        let status = status.ok_or(format!("{table}: should be stopped, status doesn't name it"))?;
         let reason = status.reason.to_lowercase();
-        let says = self
-            .reason
-            .iter()
-            .all(|text| reason.contains(&text.to_lowercase()));
+        let says = self.reason.iter().all(|text| reason.contains(&text.to_lowercase()));
         if matches!(status.state.as_str(), "stopped" | "refused") && says {
             return Ok(());
         }
-        Err(format!(
-            "should be stopped with a reason that names {:?}, but {status}",
-            self.reason
-        ))
+        Err(format!("should be stopped with a reason that names {:?}, but {status}", self.reason))
     }
 }
 
@@ -80,29 +72,18 @@ impl Case {
     pub fn new(id: &str, sql: &str, recorded: Option<&str>, mut adjust: Adjust) -> Res<Case> {
         let script = Script::parse(sql).context(id)?;
         for stopped in script.list("stopped") {
-            let (table, words) = stopped
-                .split_once(':')
-                .ok_or(format!("{id}: stopped={stopped}?"))?;
+            let (table, words) =
+                stopped.split_once(':').ok_or(format!("{id}: stopped={stopped}?"))?;
             let reason = words.split('+').map(|w| w.replace('~', " ")).collect();
-            adjust.deviations.push(Deviation {
-                table: table.to_owned(),
-                reason,
-            });
+            adjust.deviations.push(Deviation { table: table.to_owned(), reason });
         }
         let mut tables = HashMap::new();
         if let Some(text) = recorded {
             let value: Value = serde_json::from_str(text).context(id)?;
-            let map = value["tables"]
-                .as_object()
-                .ok_or(format!("{id}: no tables recorded"))?;
+            let map = value["tables"].as_object().ok_or(format!("{id}: no tables recorded"))?;
             tables.extend(map.iter().map(|(k, v)| (k.clone(), v.clone())));
         }
-        Ok(Case {
-            id: id.to_owned(),
-            script,
-            adjust,
-            recorded: tables,
-        })
+        Ok(Case { id: id.to_owned(), script, adjust, recorded: tables })
     }
 
     /// The tables to compare, as (schema, name).
@@ -127,11 +108,7 @@ impl Case {
     pub fn text_columns(&self) -> Vec<(String, Vec<String>)> {
         let mut columns = self.script.list("text");
         columns.extend(self.adjust.text_columns.iter().map(|c| (*c).to_owned()));
-        if columns.is_empty() {
-            Vec::new()
-        } else {
-            vec![("public.t".to_owned(), columns)]
-        }
+        if columns.is_empty() { Vec::new() } else { vec![("public.t".to_owned(), columns)] }
     }
 
     pub fn optional_columns(&self) -> Vec<String> {
@@ -139,11 +116,7 @@ impl Case {
     }
 
     pub fn rule(&self, sql: &str) -> Option<Rule> {
-        self.adjust
-            .rules
-            .iter()
-            .find(|(text, _)| sql.contains(text))
-            .map(|(_, rule)| *rule)
+        self.adjust.rules.iter().find(|(text, _)| sql.contains(text)).map(|(_, rule)| *rule)
     }
 
     pub fn deviation(&self, table: &str) -> Option<&Deviation> {
@@ -167,8 +140,6 @@ impl Case {
             sql.contains("drop column") || sql.contains(" rename ")
         };
         let steps = self.script.setup.iter().chain(&self.script.live);
-        steps
-            .into_iter()
-            .any(|step| matches!(step, Step::Sql(sql) if loses(sql)))
+        steps.into_iter().any(|step| matches!(step, Step::Sql(sql) if loses(sql)))
     }
 }

@@ -38,10 +38,7 @@ fn columns_of(pg: &Pg, schema: &str, table: &str) -> Res<Vec<String>> {
 }
 
 fn list(columns: &[String], cast: &str) -> String {
-    let list: Vec<String> = columns
-        .iter()
-        .map(|c| format!("{}{cast}", ident(c)))
-        .collect();
+    let list: Vec<String> = columns.iter().map(|c| format!("{}{cast}", ident(c))).collect();
     list.join(", ")
 }
 
@@ -60,17 +57,9 @@ pub fn equal(pg: &Pg, schema: &str, table: &str, url: &str, allow: &Allow) -> Re
 }
 
 pub fn equal_rows(source: &SourceTable, lake: LakeRows, allow: &Allow) -> Res<()> {
-    let types = lake
-        .columns
-        .iter()
-        .zip(&lake.types)
-        .map(|(c, t)| format!("{c} {t}"));
+    let types = lake.columns.iter().zip(&lake.types).map(|(c, t)| format!("{c} {t}"));
     let types: Vec<String> = types.collect();
-    let note = lake
-        .note
-        .as_deref()
-        .map(|n| format!("; {n}"))
-        .unwrap_or_default();
+    let note = lake.note.as_deref().map(|n| format!("; {n}")).unwrap_or_default();
     let by = format!("\n  (read by {}: {}{note})", lake.engine, types.join(", "));
     let (columns, lake) = projected(source, lake, allow)?;
     let source = pick(&source.columns, &source.rows, &columns);
@@ -85,10 +74,7 @@ pub fn within(source: &SourceTable, lake: LakeRows, allow: &Allow) -> Res<()> {
         let count = left.entry(row.clone()).or_default();
         *count -= 1;
         if *count < 0 {
-            return Err(format!(
-                "the lake has a row that the source doesn't: {}",
-                shown(row)
-            ));
+            return Err(format!("the lake has a row that the source doesn't: {}", shown(row)));
         }
     }
     Ok(())
@@ -101,34 +87,20 @@ fn projected(source: &SourceTable, lake: LakeRows, allow: &Allow) -> Res<(Vec<St
         if lake.columns.contains(column) {
             columns.push(column.clone());
         } else if !allow.missing_columns.contains(column) {
-            return Err(format!(
-                "the lake lacks the column {column:?}: {:?}",
-                lake.columns
-            ));
+            return Err(format!("the lake lacks the column {column:?}: {:?}", lake.columns));
         }
     }
-    let extra: Vec<_> = lake
-        .columns
-        .iter()
-        .filter(|c| !source.columns.contains(c))
-        .collect();
+    let extra: Vec<_> = lake.columns.iter().filter(|c| !source.columns.contains(c)).collect();
     if !extra.is_empty() && !allow.extra_columns {
-        return Err(format!(
-            "the lake has columns the source doesn't: {extra:?}"
-        ));
+        return Err(format!("the lake has columns the source doesn't: {extra:?}"));
     }
     let rows = pick(&lake.columns, &lake.rows, &columns);
     Ok((columns, rows))
 }
 
 fn pick(have: &[String], rows: &[Row], want: &[String]) -> Vec<Row> {
-    let places: Vec<usize> = want
-        .iter()
-        .filter_map(|w| have.iter().position(|h| h == w))
-        .collect();
-    rows.iter()
-        .map(|row| places.iter().map(|&p| row[p].clone()).collect())
-        .collect()
+    let places: Vec<usize> = want.iter().filter_map(|w| have.iter().position(|h| h == w)).collect();
+    rows.iter().map(|row| places.iter().map(|&p| row[p].clone()).collect()).collect()
 }
 
 fn counted(rows: &[Row]) -> HashMap<Row, i64> {
@@ -154,8 +126,7 @@ pub fn difference(source: &[Row], lake: &[Row]) -> Option<String> {
     rows.sort();
     let some = |sign: i64| -> String {
         let rows = rows.iter().filter(|(_, n)| n * sign > 0).take(5);
-        rows.map(|(row, n)| format!("\n    {}× {}", n * sign, shown(row)))
-            .collect()
+        rows.map(|(row, n)| format!("\n    {}× {}", n * sign, shown(row))).collect()
     };
     Some(format!(
         "source has {} rows, lake {}; {} missing in the lake{}; {} too many in the lake{}",
@@ -169,9 +140,7 @@ pub fn difference(source: &[Row], lake: &[Row]) -> Option<String> {
 }
 
 fn shown(row: &Row) -> String {
-    let values = row
-        .iter()
-        .map(|v| v.as_ref().map_or("NULL".to_owned(), |v| shortened(v, 60)));
+    let values = row.iter().map(|v| v.as_ref().map_or("NULL".to_owned(), |v| shortened(v, 60)));
     values.collect::<Vec<_>>().join(" | ")
 }
 
@@ -190,9 +159,7 @@ pub fn recorded(db: &Database, schema: &str, table: &str, expected: &Value) -> R
         return same(&want, &have, table);
     }
     let columns = columns_of(&pg, schema, table)?;
-    let rows = expected["rows"]
-        .as_array()
-        .ok_or(format!("{table}: no rows recorded"))?;
+    let rows = expected["rows"].as_array().ok_or(format!("{table}: no rows recorded"))?;
     let mut want: Vec<String> = rows.iter().map(Value::to_string).collect();
     let mut have = recorded_form(&pg, &columns, &from)?;
     want.sort();
@@ -204,9 +171,7 @@ fn same(want: &str, have: &str, table: &str) -> Res<()> {
     if want == have {
         return Ok(());
     }
-    Err(format!(
-        "{table}: the source differs from the recorded rows:\n{have}\nrecorded:\n{want}"
-    ))
+    Err(format!("{table}: the source differs from the recorded rows:\n{have}\nrecorded:\n{want}"))
 }
 
 /// Rows as the recorder wrote them: `::text`, long values as length and md5.
@@ -219,14 +184,8 @@ fn recorded_form(pg: &Pg, columns: &[String], from: &str) -> Res<Vec<String>> {
         )
     });
     let texts: Vec<String> = texts.collect();
-    let rows = pg.rows(&format!(
-        "select json_build_array({})::text from {from}",
-        texts.join(", ")
-    ))?;
+    let rows =
+        pg.rows(&format!("select json_build_array({})::text from {from}", texts.join(", ")))?;
     let parse = |text: String| serde_json::from_str::<Value>(&text).map(|v| v.to_string());
-    rows.into_iter()
-        .flatten()
-        .flatten()
-        .map(|t| parse(t).map_err(|e| e.to_string()))
-        .collect()
+    rows.into_iter().flatten().flatten().map(|t| parse(t).map_err(|e| e.to_string())).collect()
 }

@@ -28,12 +28,7 @@ pub struct Source {
 impl Source {
     pub fn new(name: &str, url: &str) -> Source {
         let tables = vec!["public.*".to_owned()];
-        Source {
-            name: name.to_owned(),
-            url: url.to_owned(),
-            tables,
-            text_columns: Vec::new(),
-        }
+        Source { name: name.to_owned(), url: url.to_owned(), tables, text_columns: Vec::new() }
     }
 
     pub fn slot(&self) -> String {
@@ -104,18 +99,11 @@ impl Setup {
     }
 
     fn spawn(&self, arguments: &[&str]) -> Res<Daemon> {
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log());
+        let log = OpenOptions::new().create(true).append(true).open(self.log());
         let log = log.context("the log file")?;
         let error = log.try_clone().context("the log file")?;
         let mut command = self.binary();
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(error);
+        command.args(arguments).stdin(Stdio::null()).stdout(log).stderr(error);
         let child = command.spawn().context("starting lakeward")?;
         Ok(Daemon { child, ended: None })
     }
@@ -130,10 +118,7 @@ impl Setup {
             }
             None => Command::new(binary),
         };
-        command
-            .env("RUST_BACKTRACE", "1")
-            .env("NO_COLOR", "1")
-            .current_dir(&self.root);
+        command.env("RUST_BACKTRACE", "1").env("NO_COLOR", "1").current_dir(&self.root);
         command
     }
 
@@ -146,26 +131,18 @@ impl Setup {
     /// `lakeward run --until-current`, which has to end well.
     pub fn run_until_current(&self, limit: Duration) -> Res<()> {
         let config = self.config();
-        let mut run = self.spawn(&[
-            "run",
-            "--config",
-            &config.to_string_lossy(),
-            "--until-current",
-        ])?;
+        let mut run =
+            self.spawn(&["run", "--config", &config.to_string_lossy(), "--until-current"])?;
         match run.wait(limit)? {
             Some(status) if status.success() => Ok(()),
-            Some(status) => Err(format!(
-                "run --until-current ended with {status}\n{}",
-                self.tail()
-            )),
+            Some(status) => {
+                Err(format!("run --until-current ended with {status}\n{}", self.tail()))
+            }
             None => {
                 run.kill()?;
                 let status = self.status().map(|s| s.lines()).unwrap_or_else(|e| e);
                 let limit = limit.as_secs();
-                Err(format!(
-                    "run --until-current took over {limit} s\n{status}{}",
-                    self.tail()
-                ))
+                Err(format!("run --until-current took over {limit} s\n{status}{}", self.tail()))
             }
         }
     }
@@ -176,39 +153,22 @@ impl Setup {
         let err = self.root.join("command.err");
         let create = |path: &Path| File::create(path).context("a command's output");
         let mut command = self.binary();
-        command
-            .args(arguments)
-            .args(["--config", &self.config().to_string_lossy()]);
-        command
-            .stdin(Stdio::null())
-            .stdout(create(&out)?)
-            .stderr(create(&err)?);
-        let mut child = Daemon {
-            child: command.spawn().context("starting lakeward")?,
-            ended: None,
-        };
+        command.args(arguments).args(["--config", &self.config().to_string_lossy()]);
+        command.stdin(Stdio::null()).stdout(create(&out)?).stderr(create(&err)?);
+        let mut child =
+            Daemon { child: command.spawn().context("starting lakeward")?, ended: None };
         let Some(status) = child.wait(Duration::from_secs(60))? else {
             child.kill()?;
-            return Err(format!(
-                "lakeward {arguments:?} did not end within a minute"
-            ));
+            return Err(format!("lakeward {arguments:?} did not end within a minute"));
         };
         let read = |path: &Path| fs::read_to_string(path).context("a command's output");
-        Ok(Answer {
-            code: status.code(),
-            stdout: read(&out)?,
-            stderr: read(&err)?,
-        })
+        Ok(Answer { code: status.code(), stdout: read(&out)?, stderr: read(&err)? })
     }
 
     pub fn status(&self) -> Res<Status> {
         let answer = self.command(&["status", "--json"])?;
         let value = serde_json::from_str(&answer.stdout).map_err(|e| {
-            format!(
-                "status --json: {e}; exit {:?}; {}",
-                answer.code,
-                tail(&answer.stderr, 5)
-            )
+            format!("status --json: {e}; exit {:?}; {}", answer.code, tail(&answer.stderr, 5))
         })?;
         Ok(Status::parse(&value))
     }
@@ -216,30 +176,23 @@ impl Setup {
     /// Waits until no table of the running daemon is on its way any more.
     pub fn wait_settled(&self, daemon: &mut Daemon, limit: Duration) -> Res<()> {
         let mut last = String::new();
-        let settled = until(
-            "every table live",
-            limit,
-            Duration::from_millis(150),
-            || {
-                if let Some(status) = daemon.poll()? {
-                    return Err(format!("the daemon ended by itself with {status}"));
+        let settled = until("every table live", limit, Duration::from_millis(150), || {
+            if let Some(status) = daemon.poll()? {
+                return Err(format!("the daemon ended by itself with {status}"));
+            }
+            // Before the first epoch there may be no status yet.
+            match self.status() {
+                Ok(s) if self.sources.iter().all(|source| s.settled(&source.name)) => Ok(Some(())),
+                Ok(s) => {
+                    last = s.lines();
+                    Ok(None)
                 }
-                // Before the first epoch there may be no status yet.
-                match self.status() {
-                    Ok(s) if self.sources.iter().all(|source| s.settled(&source.name)) => {
-                        Ok(Some(()))
-                    }
-                    Ok(s) => {
-                        last = s.lines();
-                        Ok(None)
-                    }
-                    Err(e) => {
-                        last = e;
-                        Ok(None)
-                    }
+                Err(e) => {
+                    last = e;
+                    Ok(None)
                 }
-            },
-        );
+            }
+        });
         settled.map_err(|e| format!("{e}\n{last}\n{}", self.tail()))
     }
 
@@ -249,10 +202,7 @@ impl Setup {
 
     pub fn tail(&self) -> String {
         let text = self.log_text().map(|t| tail(&t, 40)).unwrap_or_else(|e| e);
-        format!(
-            "--- log of the daemon, {}\n{text}\n---",
-            self.log().display()
-        )
+        format!("--- log of the daemon, {}\n{text}\n---", self.log().display())
     }
 
     /// Leaves the folder on disk for whoever looks into a failure.
@@ -264,20 +214,12 @@ impl Setup {
 }
 
 fn write_source(toml: &mut String, source: &Source) {
-    let Source {
-        name, url, tables, ..
-    } = source;
-    write!(
-        toml,
-        "\n[source.{name}.postgres]\nurl = {url:?}\ntables = {tables:?}\n"
-    )
-    .expect("a String takes all");
-    for (table, columns) in &source.text_columns {
-        write!(
-            toml,
-            "[source.{name}.table.{table:?}]\ntext_columns = {columns:?}\n"
-        )
+    let Source { name, url, tables, .. } = source;
+    write!(toml, "\n[source.{name}.postgres]\nurl = {url:?}\ntables = {tables:?}\n")
         .expect("a String takes all");
+    for (table, columns) in &source.text_columns {
+        write!(toml, "[source.{name}.table.{table:?}]\ntext_columns = {columns:?}\n")
+            .expect("a String takes all");
     }
 }
 
@@ -329,16 +271,10 @@ impl Daemon {
     /// SIGTERM; it must flush and end well within the promised time.
     pub fn stop(&mut self, setup: &Setup) -> Res<()> {
         if let Some(status) = self.poll()? {
-            return Err(format!(
-                "the daemon ended by itself with {status}\n{}",
-                setup.tail()
-            ));
+            return Err(format!("the daemon ended by itself with {status}\n{}", setup.tail()));
         }
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .context("kill -TERM")?;
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().context("kill -TERM")?;
         if !sent.success() {
             return Err(format!("kill -TERM {pid}: {sent}"));
         }
@@ -348,10 +284,7 @@ impl Daemon {
             None => {
                 self.kill()?;
                 let limit = STOP_LIMIT.as_secs();
-                Err(format!(
-                    "SIGTERM did not end the daemon in {limit} s\n{}",
-                    setup.tail()
-                ))
+                Err(format!("SIGTERM did not end the daemon in {limit} s\n{}", setup.tail()))
             }
         }
     }

@@ -47,10 +47,7 @@ impl Group {
             return vec![Err(together)];
         }
         let alone = self.cases.iter().map(|case| {
-            let group = Group {
-                cases: vec![case.clone()],
-                ..self.clone()
-            };
+            let group = Group { cases: vec![case.clone()], ..self.clone() };
             group.attempt().and_then(|mut results| results.remove(0))
         });
         let alone: Vec<Res<()>> = alone.collect();
@@ -65,38 +62,23 @@ impl Group {
         // A case may need a slot of its own beside the daemon's.
         let own = self.cases.iter().filter(|c| c.adjust.own_slot).count();
         let _slots = Slots::take(self.server, self.cases.len() + own);
-        let mut runs = self
-            .cases
-            .iter()
-            .map(|c| self.prepare(c))
-            .collect::<Res<Vec<_>>>()?;
+        let mut runs = self.cases.iter().map(|c| self.prepare(c)).collect::<Res<Vec<_>>>()?;
         for run in &mut runs {
             run.play(Part::Setup, || {});
             if self.mode == Mode::Snapshot {
                 run.play(Part::Live, || {});
             }
         }
-        let sources = runs
-            .iter()
-            .filter(|r| r.wrong.is_none())
-            .map(|r| r.source.clone());
+        let sources = runs.iter().filter(|r| r.wrong.is_none()).map(|r| r.source.clone());
         let sources: Vec<Source> = sources.collect();
         if sources.is_empty() {
-            return Ok(runs
-                .into_iter()
-                .map(|r| r.wrong.map_or(Ok(()), Err))
-                .collect());
+            return Ok(runs.into_iter().map(|r| r.wrong.map_or(Ok(()), Err)).collect());
         }
         let mut setup = Setup::new(self.store, &self.label(), sources)?;
-        let result = self.drive(&setup, &mut runs).map(|()| {
-            runs.iter_mut()
-                .map(|run| run.verdict(&setup))
-                .collect::<Vec<Res<()>>>()
-        });
-        if result
-            .as_ref()
-            .map_or(true, |all| all.iter().any(Result::is_err))
-        {
+        let result = self
+            .drive(&setup, &mut runs)
+            .map(|()| runs.iter_mut().map(|run| run.verdict(&setup)).collect::<Vec<Res<()>>>());
+        if result.as_ref().map_or(true, |all| all.iter().any(Result::is_err)) {
             setup.keep();
         }
         result
@@ -113,21 +95,14 @@ impl Group {
         let db = Database::create(self.server, &label, &options)?;
         if case.script.option("streaming").is_some() {
             let name = super::postgres::ident(&db.name);
-            db.admin().exec(&format!(
-                "alter database {name} set logical_decoding_work_mem = '64kB'"
-            ))?;
+            db.admin()
+                .exec(&format!("alter database {name} set logical_decoding_work_mem = '64kB'"))?;
         }
         let mut source = Source::new(&source_name(self.server, &label), &db.url);
         source.tables = case.patterns();
         source.text_columns = case.text_columns();
         let sessions = Sessions::new(case.clone(), source.slot());
-        Ok(Run {
-            case: case.clone(),
-            db,
-            sessions,
-            source,
-            wrong: None,
-        })
+        Ok(Run { case: case.clone(), db, sessions, source, wrong: None })
     }
 
     /// Everything that happens before the comparison, by mode.
@@ -182,13 +157,7 @@ impl Group {
 /// The script of a case and its recorded rows, with no daemon in between.
 pub fn without_daemon(server: Server, case: &Arc<Case>) -> Res<()> {
     let (store, mode, state) = (Store::Local, Mode::Snapshot, State::Kept);
-    let group = Group {
-        server,
-        store,
-        mode,
-        state,
-        cases: vec![case.clone()],
-    };
+    let group = Group { server, store, mode, state, cases: vec![case.clone()] };
     let _slots = Slots::take(server, 1);
     let mut run = group.prepare(case)?;
     run.play(Part::Setup, || {});
@@ -250,9 +219,7 @@ impl Run {
             self.db.name
         ))?;
         let result = self.sessions.run(&self.db, &case.script.live, pause);
-        self.db
-            .admin()
-            .exec("alter system reset synchronous_standby_names")?;
+        self.db.admin().exec("alter system reset synchronous_standby_names")?;
         self.db.admin().exec("select pg_reload_conf()")?;
         result
     }
@@ -264,11 +231,8 @@ impl Run {
         self.recorded()?;
         self.compared(setup).map_err(|e| {
             let status = setup.status();
-            let tables = status.map(|s| {
-                s.of(&self.source.name)
-                    .map(|t| format!("\n  {t}"))
-                    .collect()
-            });
+            let tables =
+                status.map(|s| s.of(&self.source.name).map(|t| format!("\n  {t}")).collect());
             let tables: String = tables.unwrap_or_else(|e| e);
             format!("{e}\nstatus:{tables}\n{}", setup.tail())
         })
@@ -276,11 +240,7 @@ impl Run {
 
     fn recorded(&self) -> Res<()> {
         for (schema, table) in self.case.tables() {
-            let name = if schema == "public" {
-                table.clone()
-            } else {
-                format!("{schema}.{table}")
-            };
+            let name = if schema == "public" { table.clone() } else { format!("{schema}.{table}") };
             let Some(expected) = self.case.recorded.get(&name) else {
                 continue;
             };

@@ -21,21 +21,14 @@ pub struct Job {
 
 impl Job {
     pub fn single(name: String, run: impl FnOnce() -> Res<()> + Send + 'static) -> Self {
-        Job {
-            names: vec![name],
-            run: Box::new(move || vec![run()]),
-        }
+        Job { names: vec![name], run: Box::new(move || vec![run()]) }
     }
 }
 
 /// Whether the command line selects the trial of this name.
 pub fn selected(args: &Arguments, name: &str) -> bool {
     let hit = |pattern: &String| {
-        if args.exact {
-            name == pattern
-        } else {
-            name.contains(pattern.as_str())
-        }
+        if args.exact { name == pattern } else { name.contains(pattern.as_str()) }
     };
     args.filter.as_ref().is_none_or(hit) && !args.skip.iter().any(hit)
 }
@@ -48,28 +41,19 @@ struct Board {
 
 impl Board {
     fn wait(&self, name: &str) -> Res<()> {
-        let mut results = self
-            .results
-            .lock()
-            .expect("a worker panicked with the board locked");
+        let mut results = self.results.lock().expect("a worker panicked with the board locked");
         loop {
             if let Some(result) = results.remove(name) {
                 return result;
             }
-            results = self
-                .changed
-                .wait(results)
-                .expect("a worker panicked with the board locked");
+            results = self.changed.wait(results).expect("a worker panicked with the board locked");
         }
     }
 
     fn post(&self, names: &[String], mut outcome: Vec<Res<()>>) {
         let missing = || Err("its job gave no result for this trial".to_owned());
         outcome.resize_with(names.len(), missing);
-        let mut results = self
-            .results
-            .lock()
-            .expect("a worker panicked with the board locked");
+        let mut results = self.results.lock().expect("a worker panicked with the board locked");
         results.extend(names.iter().cloned().zip(outcome));
         self.changed.notify_all();
     }
@@ -95,10 +79,7 @@ pub fn trials(jobs: Vec<Job>, workers: usize, list: bool) -> Vec<Trial> {
 
 fn work(queue: &Mutex<VecDeque<Job>>, board: &Board) {
     loop {
-        let next = queue
-            .lock()
-            .expect("a worker panicked with the queue locked")
-            .pop_front();
+        let next = queue.lock().expect("a worker panicked with the queue locked").pop_front();
         let Some(job) = next else { return };
         let started = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(job.run)).unwrap_or_else(|panic| {
@@ -109,10 +90,7 @@ fn work(queue: &Mutex<VecDeque<Job>>, board: &Board) {
         });
         if std::env::var_os("LAKEWARD_TEST_TIMES").is_some() {
             let (first, count) = (job.names.first(), job.names.len());
-            eprintln!(
-                "{:6.1} s  {count:2} × {first:?}",
-                started.elapsed().as_secs_f32()
-            );
+            eprintln!("{:6.1} s  {count:2} × {first:?}", started.elapsed().as_secs_f32());
         }
         board.post(&job.names, result);
     }
@@ -121,10 +99,8 @@ fn work(queue: &Mutex<VecDeque<Job>>, board: &Board) {
 /// Replication slots a server has for the suite at one time; `max_replication_slots` is 32.
 const SLOTS: usize = 20;
 
-static FREE: [(Mutex<usize>, Condvar); 2] = [
-    (Mutex::new(SLOTS), Condvar::new()),
-    (Mutex::new(SLOTS), Condvar::new()),
-];
+static FREE: [(Mutex<usize>, Condvar); 2] =
+    [(Mutex::new(SLOTS), Condvar::new()), (Mutex::new(SLOTS), Condvar::new())];
 
 /// Replication slots of a server, given back on drop.
 pub struct Slots(Server, usize);

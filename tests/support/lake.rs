@@ -29,12 +29,7 @@ impl Lake {
                 let files = LocalFileSystem::new_with_prefix(local).context("the lake's folder")?;
                 let url = local.to_string_lossy().into_owned();
                 let prefix = StorePath::default();
-                Ok(Lake {
-                    store,
-                    url,
-                    files: Arc::new(files),
-                    prefix,
-                })
+                Ok(Lake { store, url, files: Arc::new(files), prefix })
             }
             Store::S3 => {
                 let bucket = variable("LAKEWARD_TEST_S3_BUCKET")?;
@@ -52,12 +47,7 @@ impl Lake {
                     .context("the S3 store")?;
                 let prefix = format!("{}/{}", tag(), label.replace([':', '.'], "_"));
                 let url = format!("s3://{bucket}/{prefix}");
-                Ok(Lake {
-                    store,
-                    url,
-                    files: Arc::new(files),
-                    prefix: StorePath::from(prefix),
-                })
+                Ok(Lake { store, url, files: Arc::new(files), prefix: StorePath::from(prefix) })
             }
         }
     }
@@ -78,13 +68,7 @@ impl Lake {
     }
 
     pub fn table_url(&self, source: &str, schema: &str, table: &str) -> String {
-        format!(
-            "{}/{}/{}/{}",
-            self.url,
-            escaped(source),
-            escaped(schema),
-            escaped(table)
-        )
+        format!("{}/{}/{}/{}", self.url, escaped(source), escaped(schema), escaped(table))
     }
 
     /// The parts as they are: `Path::join` would write `~` as `%7E`.
@@ -132,12 +116,7 @@ impl Lake {
     /// The highest number among the files of a folder: the newest epoch, the newest version.
     pub fn newest(&self, parts: &[&str]) -> Res<u64> {
         let number = |name: &String| name.strip_suffix(".json").and_then(|n| n.parse().ok());
-        Ok(self
-            .names(parts)?
-            .iter()
-            .filter_map(number)
-            .max()
-            .unwrap_or_default())
+        Ok(self.names(parts)?.iter().filter_map(number).max().unwrap_or_default())
     }
 
     /// The actions of a table's log, oldest version first (JSON entries only).
@@ -150,10 +129,7 @@ impl Lake {
             };
             let bytes = self.read(&[source, schema, table, "_delta_log", &name])?;
             let text = String::from_utf8(bytes).context(&name)?;
-            let actions = text
-                .lines()
-                .map(serde_json::from_str)
-                .collect::<Result<_, _>>();
+            let actions = text.lines().map(serde_json::from_str).collect::<Result<_, _>>();
             entries.push((version, actions.context(format!("{table}/{name}"))?));
         }
         Ok(entries)
@@ -174,10 +150,7 @@ impl Lake {
 
     /// Every file under the lake's root, for checks that nothing else was written.
     pub fn files(&self) -> Res<Vec<String>> {
-        let list = self
-            .files
-            .list(Some(&self.prefix))
-            .map_ok(|o| o.location.to_string());
+        let list = self.files.list(Some(&self.prefix)).map_ok(|o| o.location.to_string());
         block_on(list.try_collect()).context("listing the lake")
     }
 }

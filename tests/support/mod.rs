@@ -118,11 +118,7 @@ pub fn until<T>(
 pub fn tail(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
     let from = all.len().saturating_sub(lines);
-    all[from..]
-        .iter()
-        .map(|l| shortened(l, 400))
-        .collect::<Vec<_>>()
-        .join("\n")
+    all[from..].iter().map(|l| shortened(l, 400)).collect::<Vec<_>>().join("\n")
 }
 
 pub fn shortened(text: &str, limit: usize) -> String {

@@ -65,9 +65,7 @@ pub fn killing<T: Send>(
         });
         let result = work();
         done.store(true, Ordering::Relaxed);
-        killer
-            .join()
-            .map_err(|_| "the kill loop panicked".to_owned())??;
+        killer.join().map_err(|_| "the kill loop panicked".to_owned())??;
         Ok((result, kills.load(Ordering::Relaxed)))
     })
 }
@@ -76,10 +74,7 @@ fn one_life(setup: &Setup, n: usize) -> Res<()> {
     let longest = if n % 3 == 2 { 2500 } else { 800 };
     let mut daemon = setup.start()?;
     if let Some(status) = daemon.wait(Duration::from_millis(fastrand::u64(100..longest)))? {
-        return Err(format!(
-            "the daemon ended by itself with {status}\n{}",
-            setup.tail()
-        ));
+        return Err(format!("the daemon ended by itself with {status}\n{}", setup.tail()));
     }
     daemon.kill()
 }

@@ -18,11 +18,7 @@ fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
-        builder
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .expect("a tokio runtime")
+        builder.worker_threads(2).enable_all().build().expect("a tokio runtime")
     })
 }
 
@@ -60,9 +56,7 @@ impl Pg {
                     eprintln!("test connection ended: {}", said(&e));
                 }
             });
-            Ok(Pg {
-                client: Arc::new(client),
-            })
+            Ok(Pg { client: Arc::new(client) })
         })
     }
 
@@ -82,26 +76,17 @@ impl Pg {
 
     /// Every row of the answer, each value in the text of its type's output function.
     pub fn rows(&self, sql: &str) -> Res<Vec<Row>> {
-        let rows = self
-            .query(sql)?
-            .into_iter()
-            .filter_map(|message| match message {
-                SimpleQueryMessage::Row(row) => Some(
-                    (0..row.len())
-                        .map(|i| row.get(i).map(str::to_owned))
-                        .collect(),
-                ),
-                _ => None,
-            });
+        let rows = self.query(sql)?.into_iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => {
+                Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect())
+            }
+            _ => None,
+        });
         Ok(rows.collect())
     }
 
     pub fn text(&self, sql: &str) -> Res<Option<String>> {
-        Ok(self
-            .rows(sql)?
-            .into_iter()
-            .next()
-            .and_then(|row| row.into_iter().next().flatten()))
+        Ok(self.rows(sql)?.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
     }
 
     fn query(&self, sql: &str) -> Res<Vec<SimpleQueryMessage>> {
@@ -115,11 +100,7 @@ impl Pg {
     pub fn send(&self, sql: String) -> Pending {
         let client = self.client.clone();
         Pending(runtime().spawn(async move {
-            client
-                .simple_query(&sql)
-                .await
-                .map(|_| ())
-                .map_err(|e| said(&e))
+            client.simple_query(&sql).await.map(|_| ()).map_err(|e| said(&e))
         }))
     }
 }
@@ -159,24 +140,12 @@ impl Database {
     pub fn create(server: Server, label: &str, options: &str) -> Res<Database> {
         let server_url = server.url()?;
         clean_up_after_the_dead(server)?;
-        let name = format!(
-            "{}_{}",
-            tag(),
-            label.to_lowercase().replace(['-', ':', '.'], "_")
-        );
+        let name = format!("{}_{}", tag(), label.to_lowercase().replace(['-', ':', '.'], "_"));
         let admin = Pg::connect(&with_database(&server_url, "postgres")?)?;
         let url = with_database(&server_url, &name)?;
-        let database = Database {
-            server,
-            name,
-            url,
-            admin,
-        };
+        let database = Database { server, name, url, admin };
         database.drop_now()?;
-        database.admin.exec(&format!(
-            "create database {} {options}",
-            ident(&database.name)
-        ))?;
+        database.admin.exec(&format!("create database {} {options}", ident(&database.name)))?;
         Ok(database)
     }
 
@@ -221,23 +190,18 @@ fn slots_of(admin: &Pg, database: &str) -> Res<Vec<String>> {
 fn drop_slot(admin: &Pg, slot: &str) -> Res<()> {
     let name = literal(slot);
     let limit = Duration::from_secs(20);
-    until(
-        &format!("dropping the slot {slot}"),
-        limit,
-        Duration::from_millis(20),
-        || {
-            admin.exec(&format!(
-                "select pg_terminate_backend(active_pid) from pg_replication_slots \
+    until(&format!("dropping the slot {slot}"), limit, Duration::from_millis(20), || {
+        admin.exec(&format!(
+            "select pg_terminate_backend(active_pid) from pg_replication_slots \
              where slot_name = {name} and active_pid is not null"
-            ))?;
-            match admin.exec(&format!("select pg_drop_replication_slot({name})")) {
-                Ok(()) => Ok(Some(())),
-                Err(e) if e.contains("does not exist") => Ok(Some(())),
-                Err(e) if e.contains("is active") => Ok(None),
-                Err(e) => Err(e),
-            }
-        },
-    )
+        ))?;
+        match admin.exec(&format!("select pg_drop_replication_slot({name})")) {
+            Ok(()) => Ok(Some(())),
+            Err(e) if e.contains("does not exist") => Ok(Some(())),
+            Err(e) if e.contains("is active") => Ok(None),
+            Err(e) => Err(e),
+        }
+    })
 }
 
 fn drop_database(admin: &Pg, server: Server, name: &str) -> Res<()> {
@@ -245,25 +209,18 @@ fn drop_database(admin: &Pg, server: Server, name: &str) -> Res<()> {
         drop_slot(admin, &slot)?;
     }
     roll_back_prepared(admin, server, name)?;
-    admin.exec(&format!(
-        "drop database if exists {} with (force)",
-        ident(name)
-    ))
+    admin.exec(&format!("drop database if exists {} with (force)", ident(name)))
 }
 
 /// A prepared transaction can be ended only from its own database, and keeps it from being dropped.
 fn roll_back_prepared(admin: &Pg, server: Server, database: &str) -> Res<()> {
-    let sql = format!(
-        "select gid from pg_prepared_xacts where database = {}",
-        literal(database)
-    );
+    let sql = format!("select gid from pg_prepared_xacts where database = {}", literal(database));
     let gids: Vec<String> = admin.rows(&sql)?.into_iter().flatten().flatten().collect();
     if gids.is_empty() {
         return Ok(());
     }
     let own = Pg::connect(&with_database(&server.url()?, database)?)?;
-    gids.iter()
-        .try_for_each(|gid| own.exec(&format!("rollback prepared {}", literal(gid))))
+    gids.iter().try_for_each(|gid| own.exec(&format!("rollback prepared {}", literal(gid))))
 }
 
 /// Drops what test processes that are no longer alive left on the server; once per process.

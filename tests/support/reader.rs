@@ -22,23 +22,15 @@ pub fn readers_home() -> PathBuf {
 }
 
 pub fn python(environment: &str) -> Res<PathBuf> {
-    let python = readers_home()
-        .join("venvs")
-        .join(environment)
-        .join("bin/python");
+    let python = readers_home().join("venvs").join(environment).join("bin/python");
     if python.exists() {
         return Ok(python);
     }
-    Err(format!(
-        "no reader at {}: run `tests/readers/install {environment}`",
-        python.display()
-    ))
+    Err(format!("no reader at {}: run `tests/readers/install {environment}`", python.display()))
 }
 
 pub fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/readers")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/readers").join(name)
 }
 
 /// A table of the lake; every value in the text of PostgreSQL's output functions.
@@ -88,10 +80,7 @@ pub fn read(url: &str) -> Res<Option<LakeRows>> {
 impl Process {
     fn start() -> Res<Process> {
         let mut command = Command::new(python("duckdb")?);
-        command
-            .arg(script("lake_rows.py"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+        command.arg(script("lake_rows.py")).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("starting the reader")?;
         let input = child.stdin.take().ok_or("the reader has no input")?;
         let output = child.stdout.take().ok_or("the reader has no output")?;
@@ -103,11 +92,7 @@ impl Process {
                 }
             }
         });
-        Ok(Process {
-            child,
-            input,
-            lines,
-        })
+        Ok(Process { child, input, lines })
     }
 
     fn ask(&mut self, url: &str) -> Res<String> {
@@ -115,9 +100,7 @@ impl Process {
         writeln!(self.input, "{question}").context("asking the reader")?;
         self.input.flush().context("asking the reader")?;
         let limit = Duration::from_secs(120);
-        self.lines
-            .recv_timeout(limit)
-            .map_err(|e| format!("the reader gave no answer: {e}"))
+        self.lines.recv_timeout(limit).map_err(|e| format!("the reader gave no answer: {e}"))
     }
 }
 

@@ -29,13 +29,7 @@ impl Scene {
         pg.exec(sql)?;
         let source = source_name(server, &label);
         let setup = Setup::new(store, &source, vec![Source::new(&source, &db.url)])?;
-        Ok(Scene {
-            db,
-            pg,
-            setup,
-            source,
-            _slots: slots,
-        })
+        Ok(Scene { db, pg, setup, source, _slots: slots })
     }
 
     pub fn url(&self, table: &str) -> String {
@@ -43,14 +37,8 @@ impl Scene {
     }
 
     pub fn equal(&self, table: &str) -> Res<()> {
-        compare::equal(
-            &self.pg,
-            "public",
-            table,
-            &self.url(table),
-            &Allow::default(),
-        )
-        .map_err(|e| format!("{e}\n{}", self.setup.tail()))
+        compare::equal(&self.pg, "public", table, &self.url(table), &Allow::default())
+            .map_err(|e| format!("{e}\n{}", self.setup.tail()))
     }
 
     pub fn all_equal(&self, tables: &[&str]) -> Res<()> {
@@ -74,19 +62,13 @@ pub fn has(text: &str, part: &str) -> Res<()> {
     if text.to_lowercase().contains(&part.to_lowercase()) {
         return Ok(());
     }
-    Err(format!(
-        "should say {part:?}, but says:\n{}",
-        super::tail(text, 40)
-    ))
+    Err(format!("should say {part:?}, but says:\n{}", super::tail(text, 40)))
 }
 
 pub fn has_not(text: &str, part: &str) -> Res<()> {
     match text.find(part) {
         None => Ok(()),
-        Some(_) => Err(format!(
-            "must not say {part:?}, but says:\n{}",
-            super::tail(text, 40)
-        )),
+        Some(_) => Err(format!("must not say {part:?}, but says:\n{}", super::tail(text, 40))),
     }
 }
 

@@ -66,15 +66,8 @@ impl Script {
     }
 
     pub fn list(&self, name: &str) -> Vec<String> {
-        let list = self
-            .options
-            .get(name)
-            .map(String::as_str)
-            .unwrap_or_default();
-        list.split(',')
-            .filter(|t| !t.is_empty())
-            .map(str::to_owned)
-            .collect()
+        let list = self.options.get(name).map(String::as_str).unwrap_or_default();
+        list.split(',').filter(|t| !t.is_empty()).map(str::to_owned).collect()
     }
 }
 
@@ -95,9 +88,8 @@ fn marker(mark: &str, options: &mut HashMap<String, String>) -> Res<Marker> {
         }),
         "opt" => {
             for pair in rest.split_whitespace() {
-                let (key, value) = pair
-                    .split_once('=')
-                    .ok_or(format!("the option {pair} has no value"))?;
+                let (key, value) =
+                    pair.split_once('=').ok_or(format!("the option {pair} has no value"))?;
                 options.insert(key.to_owned(), value.to_owned());
             }
             Marker::Option
@@ -105,9 +97,7 @@ fn marker(mark: &str, options: &mut HashMap<String, String>) -> Res<Marker> {
         "session" => Marker::Step(Step::Session(rest.to_owned())),
         "async" => Marker::Step(Step::Async),
         "wait" => Marker::Step(Step::Wait(rest.to_owned())),
-        "sleep" => Marker::Step(Step::Sleep(
-            rest.parse().map_err(|_| format!("sleep {rest}?"))?,
-        )),
+        "sleep" => Marker::Step(Step::Sleep(rest.parse().map_err(|_| format!("sleep {rest}?"))?)),
         "expect-error" => Marker::Step(Step::ExpectError(rest.to_owned())),
         _ => return Err(format!("no marker is called {word}")),
     })
@@ -135,9 +125,7 @@ fn tokens(text: &str) -> Res<Vec<Token>> {
                     out.push(Token::Mark(mark.trim().to_owned()));
                 }
                 statement.push('\n');
-                rest = rest[line.len()..]
-                    .strip_prefix('\n')
-                    .unwrap_or(&rest[line.len()..]);
+                rest = rest[line.len()..].strip_prefix('\n').unwrap_or(&rest[line.len()..]);
                 continue;
             }
             ';' => {
@@ -181,8 +169,6 @@ fn dollar_quoted(text: &str) -> Res<usize> {
         return Ok(1);
     }
     let tag = &text[..tag + 1];
-    let end = text[tag.len()..]
-        .find(tag)
-        .ok_or("a dollar quote is not closed")?;
+    let end = text[tag.len()..].find(tag).ok_or("a dollar quote is not closed")?;
     Ok(end + 2 * tag.len())
 }

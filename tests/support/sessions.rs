@@ -61,8 +61,7 @@ impl Sessions {
             return db.drop_slot(&self.daemon_slot);
         }
         if !self.open.contains_key(&self.current) {
-            self.open
-                .insert(self.current.clone(), Pg::connect(&db.url)?);
+            self.open.insert(self.current.clone(), Pg::connect(&db.url)?);
         }
         let session = &self.open[&self.current];
         if std::mem::take(&mut self.asynchronous) {
@@ -82,8 +81,6 @@ fn judge(outcome: Res<()>, rule: Option<Rule>, expected: Option<String>, sql: &s
         (Ok(()), None, Some(text)) => Err(format!("the error {text:?} did not occur in: {sql}")),
         (Err(e), Some(Rule::MayFail(text)), _) if has(&e, text) => Ok(()),
         (Err(e), None, Some(text)) if has(&e, &text) => Ok(()),
-        (Err(e), ..) => Err(format!(
-            "a statement of the service failed: {e}\n  in: {sql}"
-        )),
+        (Err(e), ..) => Err(format!("a statement of the service failed: {e}\n  in: {sql}")),
     }
 }

@@ -16,11 +16,7 @@ pub struct TableStatus {
 impl fmt::Display for TableStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}: {}", self.source, self.table, self.state)?;
-        if self.reason.is_empty() {
-            Ok(())
-        } else {
-            write!(f, " ({})", self.reason)
-        }
+        if self.reason.is_empty() { Ok(()) } else { write!(f, " ({})", self.reason) }
     }
 }
 
@@ -58,8 +54,7 @@ impl Status {
 }
 
 fn text<'a>(object: &'a Map<String, Value>, keys: &[&str]) -> Option<&'a str> {
-    keys.iter()
-        .find_map(|k| object.get(*k).and_then(Value::as_str))
+    keys.iter().find_map(|k| object.get(*k).and_then(Value::as_str))
 }
 
 fn walk(value: &Value, source: &str, key: &str, found: &mut Vec<TableStatus>) {

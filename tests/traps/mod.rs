@@ -30,27 +30,13 @@ fn load() -> Res<Vec<Arc<Case>>> {
     paths.sort();
     let mut cases = Vec::new();
     for path in paths {
-        let id = path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let read = |p: &Path| std::fs::read_to_string(p).context(p.display());
         let (sql, rows) = (read(&path)?, read(&path.with_extension("json"))?);
-        cases.push(Arc::new(Case::new(
-            &id,
-            &sql,
-            Some(&rows),
-            deviations::adjust(&id),
-        )?));
+        cases.push(Arc::new(Case::new(&id, &sql, Some(&rows), deviations::adjust(&id))?));
         if let Some((_, columns)) = deviations::AS_TEXT.iter().find(|(name, _)| *name == id) {
             let adjust = deviations::adjust_as_text(columns);
-            cases.push(Arc::new(Case::new(
-                &format!("{id}t"),
-                &sql,
-                Some(&rows),
-                adjust,
-            )?));
+            cases.push(Arc::new(Case::new(&format!("{id}t"), &sql, Some(&rows), adjust)?));
         }
     }
     Ok(cases)
@@ -60,13 +46,7 @@ fn load() -> Res<Vec<Arc<Case>>> {
 fn matrix() -> Vec<(Server, Store, Mode)> {
     let mut matrix = Vec::new();
     for server in Server::ALL {
-        for mode in [
-            Mode::Snapshot,
-            Mode::Live,
-            Mode::Down,
-            Mode::Killed,
-            Mode::Middle,
-        ] {
+        for mode in [Mode::Snapshot, Mode::Live, Mode::Down, Mode::Killed, Mode::Middle] {
             if long() || server == Server::Pg15 || matches!(mode, Mode::Snapshot | Mode::Killed) {
                 matrix.push((server, Store::Local, mode));
             }
@@ -84,13 +64,7 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
     let mut jobs = Vec::new();
     for (server, store, mode) in matrix() {
         let name = |case: &Case| {
-            format!(
-                "traps::{}::{}::{}::{}",
-                server.name(),
-                store.name(),
-                mode.name(),
-                case.id
-            )
+            format!("traps::{}::{}::{}::{}", server.name(), store.name(), mode.name(), case.id)
         };
         let middle = |case: &Case| deviations::IN_SNAPSHOT.contains(&case.id.as_str());
         let chosen = cases.iter().filter(|c| mode != Mode::Middle || middle(c));
@@ -98,17 +72,8 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
         let together = if mode == Mode::Middle { 1 } else { TOGETHER };
         for cases in chosen.chunks(together) {
             let names = cases.iter().map(|c| name(c)).collect();
-            let group = Group {
-                server,
-                store,
-                mode,
-                state: State::Kept,
-                cases: cases.to_vec(),
-            };
-            jobs.push(Job {
-                names,
-                run: Box::new(move || group.run()),
-            });
+            let group = Group { server, store, mode, state: State::Kept, cases: cases.to_vec() };
+            jobs.push(Job { names, run: Box::new(move || group.run()) });
         }
     }
     jobs.extend(scripts_themselves(&cases, select));
@@ -134,9 +99,5 @@ fn recorded(server: Server, cases: &[Arc<Case>]) -> Res<()> {
             result.err().map(|e| format!("{}: {e}", case.id))
         })
         .collect();
-    if wrong.is_empty() {
-        Ok(())
-    } else {
-        Err(wrong.join("\n"))
-    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
