@@ -41,7 +41,11 @@ impl TableFilter {
     /// Whether `table` is wanted.
     pub fn matches(&self, table: &TableId) -> bool {
         let default = self.rules.first().is_none_or(|first| !first.include);
-        self.rules.iter().rev().find(|rule| rule.matches(table)).map_or(default, |rule| rule.include)
+        self.rules
+            .iter()
+            .rev()
+            .find(|rule| rule.matches(table))
+            .map_or(default, |rule| rule.include)
     }
 }
 

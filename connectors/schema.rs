@@ -197,7 +197,9 @@ impl TableSchema {
             return Evolution::Snapshot("what identifies a row changed".to_owned());
         }
         if rewritten(&self.storage, &next.storage) {
-            return Evolution::Snapshot("rows were rewritten without a trace in the log".to_owned());
+            return Evolution::Snapshot(
+                "rows were rewritten without a trace in the log".to_owned(),
+            );
         }
         if self.identity == Identity::FullRow && self.column_ids() != next.column_ids() {
             return Evolution::Snapshot("columns of a table without a key changed".to_owned());

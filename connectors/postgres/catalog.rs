@@ -221,14 +221,10 @@ fn refusal(row: &TableRow, columns: &[&ColumnRow]) -> Option<String> {
     }
     if let Some(column) = columns.iter().find(|column| !column.readable) {
         let name = &column.name;
-        return Some(format!(
-            "column {name} can't be read; grant select on {table} to this role"
-        ));
+        return Some(format!("column {name} can't be read; grant select on {table} to this role"));
     }
     if row.row_security {
-        return Some(
-            "row-level security hides rows from this role; alter role … bypassrls".into(),
-        );
+        return Some("row-level security hides rows from this role; alter role … bypassrls".into());
     }
     row.leaves.iter().find_map(|leaf| {
         let name = &leaf.name;

@@ -10,8 +10,14 @@ use crate::error::{Error, Result};
 /// One message.
 #[derive(Debug, PartialEq)]
 pub(super) enum Message<'a> {
-    Begin { final_lsn: u64, xid: u32 },
-    Commit { end_lsn: u64, micros: i64 },
+    Begin {
+        final_lsn: u64,
+        xid: u32,
+    },
+    Commit {
+        end_lsn: u64,
+        micros: i64,
+    },
     Relation(RelationMessage),
     Row(Row<'a>),
     Truncate(Vec<u32>),

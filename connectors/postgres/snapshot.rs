@@ -106,7 +106,11 @@ impl Reader {
     }
 
     /// Begins a transaction whose view sees `must_see`, in which `table` is as it was.
-    async fn begin(&mut self, table: &TableSchema, must_see: &[Commit]) -> Result<(Visible, Table)> {
+    async fn begin(
+        &mut self,
+        table: &TableSchema,
+        must_see: &[Commit],
+    ) -> Result<(Visible, Table)> {
         let (began, mut pause, mut said) = (Instant::now(), Duration::from_millis(20), false);
         let only = if is_partitioned(&table.storage) { "" } else { "only " };
         let begin = format!(
@@ -182,8 +186,7 @@ impl Reader {
         range: Range,
         send: &Parts,
     ) -> Result<Option<Range>> {
-        let mut pace =
-            self.paces.get(&table.id).copied().unwrap_or_else(|| Pace::first(found));
+        let mut pace = self.paces.get(&table.id).copied().unwrap_or_else(|| Pace::first(found));
         let limit = pace.rows();
         let select = Select { schema: table, access: &found.access };
         let mut rows = CopiedRows::new(table);
@@ -260,7 +263,8 @@ impl Reader {
                 None
             }
         };
-        let high: Lsn = self.text("select pg_current_wal_insert_lsn()::text", table).await?.parse()?;
+        let high: Lsn =
+            self.text("select pg_current_wal_insert_lsn()::text", table).await?.parse()?;
         self.execute("commit", table).await?;
         self.open = false;
         send_part(send, Part::Closed { high, rest }).await

@@ -108,10 +108,29 @@ pub fn is_exact_key(types: &Types, oid: u32, typmod: i32) -> bool {
     match oid {
         // Without a length trailing blanks are stored, and ignored in comparisons.
         oid::BPCHAR => typmod >= 0,
-        oid::BOOL | oid::BYTEA | oid::CHAR | oid::NAME | oid::INT8 | oid::INT2 | oid::INT4
-        | oid::TEXT | oid::OID | oid::XID | oid::CIDR | oid::FLOAT4 | oid::FLOAT8
-        | oid::MACADDR8 | oid::MACADDR | oid::INET | oid::VARCHAR | oid::DATE | oid::TIME
-        | oid::TIMESTAMP | oid::TIMESTAMPTZ | oid::NUMERIC | oid::UUID => true,
+        oid::BOOL
+        | oid::BYTEA
+        | oid::CHAR
+        | oid::NAME
+        | oid::INT8
+        | oid::INT2
+        | oid::INT4
+        | oid::TEXT
+        | oid::OID
+        | oid::XID
+        | oid::CIDR
+        | oid::FLOAT4
+        | oid::FLOAT8
+        | oid::MACADDR8
+        | oid::MACADDR
+        | oid::INET
+        | oid::VARCHAR
+        | oid::DATE
+        | oid::TIME
+        | oid::TIMESTAMP
+        | oid::TIMESTAMPTZ
+        | oid::NUMERIC
+        | oid::UUID => true,
         _ => types.get(&oid).is_some_and(|kind| kind.class == 'e'),
     }
 }

@@ -406,7 +406,10 @@ pub fn stop_reason<'a>(
         "mend the value in the source, or leave the table out".to_owned()
     };
     let value = shortened(text);
-    format!("column {}{row} holds '{value}', which its type can't: {misfit}; {remedy}", name(column))
+    format!(
+        "column {}{row} holds '{value}', which its type can't: {misfit}; {remedy}",
+        name(column)
+    )
 }
 
 /// At most 80 characters of a value, printable.

@@ -41,7 +41,9 @@ pub(super) fn of(
         _ => match primary {
             Some(index) if index.immediate => index,
             Some(_) => {
-                return Err(format!("its primary key is deferrable, which identifies no row; {full}"));
+                return Err(format!(
+                    "its primary key is deferrable, which identifies no row; {full}"
+                ));
             }
             None => return Err(format!("it has no primary key; add one, or {full}")),
         },
@@ -66,7 +68,10 @@ fn key_of(
         if !is_exact_key(types, oid, typmod) || !column.deterministic {
             return Err(format!("key column {name} can be equal to other texts than its own"));
         }
-        let float = matches!(crate::postgres::types::lake_type(types, oid, typmod), Type::Float32 | Type::Float64);
+        let float = matches!(
+            crate::postgres::types::lake_type(types, oid, typmod),
+            Type::Float32 | Type::Float64
+        );
         if float && texts.contains(name) && text_type(types, oid, typmod) == Type::Text {
             return Err(format!("key column {name} is a float, which text_columns can't hold"));
         }

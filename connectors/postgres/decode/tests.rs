@@ -221,8 +221,12 @@ fn unchanged_is_not_null() {
     ]);
     assert_eq!(
         lines,
-        ["insert 1 (1, 'a', Null)", "update 1 (1, 'b', <unchanged>)", "update 1 (1, 'after null', Null)"]
-            .map(|line| line.replace("Null", "Some(Null)"))
+        [
+            "insert 1 (1, 'a', Null)",
+            "update 1 (1, 'b', <unchanged>)",
+            "update 1 (1, 'after null', Null)"
+        ]
+        .map(|line| line.replace("Null", "Some(Null)"))
     );
 }
 
@@ -285,7 +289,10 @@ fn an_unchanged_key_comes_from_the_old_key() {
     let announced =
         announce(OID, "t", b'd', &[(false, "id", 23), (true, "note", 25), (false, "big", 25)]);
     let changes = [update(Some((b'K', &[N, T("long"), N])), &[T("5"), U, U])];
-    assert_eq!(decoded(toasted(vec![1]), announced, &changes), ["update long (5, 'long', <unchanged>)"]);
+    assert_eq!(
+        decoded(toasted(vec![1]), announced, &changes),
+        ["update long (5, 'long', <unchanged>)"]
+    );
 }
 
 /// PG-033.
@@ -294,7 +301,11 @@ fn truncate_names_known_tables_only() {
     let lines = by_id(&[insert(&[T("3"), N, N]), truncate(&[99, OID]), insert(&[T("9"), N, N])]);
     assert_eq!(
         lines,
-        ["insert 3 (3, Some(Null), Some(Null))", "truncate public.t", "insert 9 (9, Some(Null), Some(Null))"]
+        [
+            "insert 3 (3, Some(Null), Some(Null))",
+            "truncate public.t",
+            "insert 9 (9, Some(Null), Some(Null))"
+        ]
     );
 }
 
@@ -317,7 +328,8 @@ fn a_misfit_stops_its_table_and_no_other() {
     let columns = [("id", 23, Type::Int32), ("d", 1082, Type::Date)];
     let announced = announce(OID, "t", b'd', &[(true, "id", 23), (false, "d", 1082)]);
     let again = announced.clone();
-    let changes = [insert(&[T("4"), N]), insert(&[T("5"), T("infinity")]), again, insert(&[T("6"), N])];
+    let changes =
+        [insert(&[T("4"), N]), insert(&[T("5"), T("infinity")]), again, insert(&[T("6"), N])];
     let lines = decoded(table(&columns, Identity::Key(vec![0])), announced, &changes);
     assert_eq!(
         lines,
@@ -479,8 +491,14 @@ fn speed() {
     let mut log = Log::default();
     assert!(decoder.decode(&announce(OID, "t", b'd', &announced), &mut log).is_ok());
     let row = insert(&[
-        T("1234567"), T("42"), T("12345.67"), T("shipped"), T("a note of some length, as notes are"),
-        T("t"), T("2024-06-15"), T("2024-06-15 10:30:45.123456+00"),
+        T("1234567"),
+        T("42"),
+        T("12345.67"),
+        T("shipped"),
+        T("a note of some length, as notes are"),
+        T("t"),
+        T("2024-06-15"),
+        T("2024-06-15 10:30:45.123456+00"),
     ]);
     for _ in 0..5 {
         let began = std::time::Instant::now();

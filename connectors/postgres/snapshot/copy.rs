@@ -262,7 +262,9 @@ mod tests {
     #[test]
     fn a_misfit_names_its_row() {
         let error = Rows::new(&schema()).push(b"7\tx\t\\N\tinfinity\n").map_err(|e| e.to_string());
-        assert!(error.is_err_and(|text| text.contains("column d of row id=7, v=x holds 'infinity'")));
+        assert!(
+            error.is_err_and(|text| text.contains("column d of row id=7, v=x holds 'infinity'"))
+        );
         assert!(Rows::new(&schema()).push(b"7\tx\n").is_err());
     }
 

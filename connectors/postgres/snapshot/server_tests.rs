@@ -179,20 +179,23 @@ fn server_a_changed_table_is_not_read() {
 #[test]
 fn server_a_lock_is_waited_for_before_the_view() {
     on_servers("lock", async |server| {
-        server.run("create table t(id int primary key, v text);\ninsert into t values (1, 'a')").await;
+        server
+            .run("create table t(id int primary key, v text);\ninsert into t values (1, 'a')")
+            .await;
         let table = schema(&server, "t").await;
         let mut reader = reader(&server).await;
         let other = server.connect().await;
         let locked = other.batch_execute("begin; truncate t; insert into t values (2, 'b')").await;
         assert!(locked.is_ok());
-        let (read, _) = tokio::join!(
-            chunk(&mut reader, &table, Rows::Next(Range::default())),
-            async {
+        let (read, _) =
+            tokio::join!(chunk(&mut reader, &table, Rows::Next(Range::default())), async {
                 tokio::time::sleep(Duration::from_millis(300)).await;
                 other.batch_execute("commit").await.is_ok()
-            }
+            });
+        assert_eq!(
+            read.map(|chunk| chunk.rows).unwrap_or_default(),
+            ["Some(Int(2)) Some(Text(\"b\"))"]
         );
-        assert_eq!(read.map(|chunk| chunk.rows).unwrap_or_default(), ["Some(Int(2)) Some(Text(\"b\"))"]);
         let locked = other.batch_execute("begin; lock table t in access exclusive mode").await;
         assert!(locked.is_ok());
         let error = chunk(&mut reader, &table, Rows::Next(Range::default())).await.err();
@@ -226,7 +229,9 @@ fn server_a_view_sees_what_it_must() {
         );
         assert!(read.is_ok());
         assert!(matches!(receive.recv().await, Some(Part::Opened(_))));
-        assert!(matches!(receive.recv().await, Some(Part::Rows(batch)) if batch.changes.len() == 2));
+        assert!(
+            matches!(receive.recv().await, Some(Part::Rows(batch)) if batch.changes.len() == 2)
+        );
     });
 }
 
@@ -309,7 +314,9 @@ fn server_stream_and_snapshot_agree() {
         insert().await;
         let slot = slot();
         server.run("create publication p for all tables").await;
-        server.run(&format!("select pg_create_logical_replication_slot('{slot}', 'pgoutput')")).await;
+        server
+            .run(&format!("select pg_create_logical_replication_slot('{slot}', 'pgoutput')"))
+            .await;
         insert().await;
         let table = server.table("t", &Options::default()).await;
         let schema = table.relation.schema.clone();

@@ -9,7 +9,8 @@ fn micros(text: &str) -> Result<i64, Misfit> {
 
 #[test]
 fn integers_reach_their_ends() {
-    for value in [0, 7, -7, i64::MAX, i64::MIN, 999_999_999_999_999_999, 1_000_000_000_000_000_000] {
+    for value in [0, 7, -7, i64::MAX, i64::MIN, 999_999_999_999_999_999, 1_000_000_000_000_000_000]
+    {
         assert_eq!(integer(value.to_string().as_bytes()), Ok(value));
     }
     for text in ["", "-", "+1", "1 ", "9223372036854775808", "1.0"] {
@@ -152,7 +153,8 @@ fn any_type() -> impl Strategy<Value = Type> {
         Just(Type::Date),
         Just(Type::Timestamp),
     ];
-    (scalar, any::<bool>()).prop_map(|(kind, list)| if list { Type::List(kind.into()) } else { kind })
+    (scalar, any::<bool>())
+        .prop_map(|(kind, list)| if list { Type::List(kind.into()) } else { kind })
 }
 
 proptest! {
