@@ -382,7 +382,7 @@ async fn a_schema_is_asked_for_at_the_first_change_under_it() {
         .unwrap();
     let from = gtids("a:1-2");
     let mut stream = Scripted::new(&server)
-        .stream(&from, &[old.clone()])
+        .stream(&from, std::slice::from_ref(&old))
         .await
         .unwrap();
     let mut again = Scripted::new(&server).stream(&from, &[old]).await.unwrap();
