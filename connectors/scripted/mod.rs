@@ -7,6 +7,7 @@
 //! nothing in Rust does, and anything may be late or lost. With a current-thread runtime and its
 //! time paused, a seed gives the same run every time.
 
+mod connection;
 mod faults;
 mod position;
 mod server;
@@ -29,7 +30,7 @@ pub use table::{Cell, Definition, Kind, Operation, Row};
 use crate::error::Result;
 use crate::schema::{Identity, TableId, TableSchema};
 use crate::source::{Catalog, Established, Finding, Listed, Source};
-use server::Connection;
+use connection::Connection;
 
 /// A configured [`Server`].
 #[derive(Debug, Clone)]

@@ -184,3 +184,57 @@ impl View<Gtid> for Seen {
         self.0.contains(gtid)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn gtids(text: &str) -> Gtids {
+        Gtids::try_from(text.to_owned()).unwrap()
+    }
+
+    fn set_of(members: &BTreeSet<(char, u64)>) -> Gtids {
+        members
+            .iter()
+            .map(|&(origin, number)| Gtid { origin, number })
+            .collect()
+    }
+
+    fn members() -> impl Strategy<Value = BTreeSet<(char, u64)>> {
+        proptest::collection::btree_set((prop_oneof![Just('a'), Just('b')], 1..9_u64), 0..12)
+    }
+
+    proptest! {
+        #[test]
+        fn positions_are_sets(one in members(), other in members()) {
+            let (a, b) = (set_of(&one), set_of(&other));
+            prop_assert_eq!(a.meet(&b), set_of(&(&one & &other)));
+            prop_assert_eq!(a.join(&b), set_of(&(&one | &other)));
+            prop_assert_eq!(a.covers(&b), one.is_superset(&other));
+            for origin in ['a', 'b', 'c'] {
+                for number in 0..10 {
+                    let held = one.contains(&(origin, number));
+                    prop_assert_eq!(a.contains(&Gtid { origin, number }), held);
+                }
+            }
+            let json = serde_json::to_string(&a).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Gtids>(&json).unwrap(), a);
+        }
+    }
+
+    #[test]
+    fn positions_read_as_they_are_written() {
+        let written = "a:1-5:7,b:3";
+        assert_eq!(gtids(written).to_string(), written);
+        assert_eq!(gtids("a:1-2:3:5").to_string(), "a:1-3:5");
+        assert!(
+            ["a", "a:x", "ab:1", "a:3-1"]
+                .iter()
+                .all(|t| Gtids::try_from((*t).to_owned()).is_err())
+        );
+    }
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::faults::{Chance, Fate, Faults, SILENCE};
+use super::faults::{Chance, Fate, Faults};
 use super::position::{Gtid, Gtids};
 use super::table::{Event, Footprint, Operation, Row, State, Table, conflict};
 use crate::error::{Error, Result};
@@ -464,6 +464,10 @@ impl Server {
         }
     }
 
+    pub(super) fn fate(&mut self) -> Fate {
+        self.settings.faults.fate(&mut self.chance)
+    }
+
     pub(super) fn forgets(&mut self) -> bool {
         self.chance.happens(self.settings.faults.forget)
     }
@@ -477,51 +481,4 @@ fn sorted(table: &Table) -> Vec<Row> {
     let mut rows: Vec<Row> = table.rows().cloned().collect();
     rows.sort_unstable();
     rows
-}
-
-/// A connection to a server: where faults happen.
-#[derive(Debug, Clone)]
-pub(super) struct Connection {
-    pub(super) server: Shared,
-    generation: u64,
-}
-
-impl Connection {
-    /// Connects.
-    pub(super) async fn open(server: &Shared) -> Result<Self> {
-        let generation = lock(server).connect()?;
-        let connection = Self {
-            server: server.clone(),
-            generation,
-        };
-        connection.wait().await?;
-        Ok(connection)
-    }
-
-    /// A place where one waits for the server: anything may have happened meanwhile.
-    pub(super) async fn wait(&self) -> Result<()> {
-        let fate = {
-            let mut server = lock(&self.server);
-            let faults = server.settings.faults.clone();
-            faults.fate(&mut server.chance)
-        };
-        match fate {
-            Fate::Nothing => {}
-            Fate::Late(delay) => tokio::time::sleep(delay).await,
-            Fate::Silent => {
-                tokio::time::sleep(SILENCE).await;
-                return Err(Error::unavailable("the server is silent"));
-            }
-            Fate::Lost => return Err(Error::unavailable("the connection was lost")),
-        }
-        self.alive()
-    }
-
-    /// An error when the connection was broken.
-    pub(super) fn alive(&self) -> Result<()> {
-        match lock(&self.server).connect()? == self.generation {
-            true => Ok(()),
-            false => Err(Error::unavailable("the connection was broken")),
-        }
-    }
 }

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::connection::Connection;
 use super::position::Gtids;
-use super::server::{Connection, Logged, lock};
+use super::server::{Logged, lock};
 use super::snapshot::poll;
 use super::table::Event;
 use crate::change::{Op, Value};
