@@ -15,10 +15,7 @@ impl Connection {
     /// Connects.
     pub(super) async fn open(server: &Shared) -> Result<Self> {
         let generation = lock(server).connect()?;
-        let connection = Self {
-            server: server.clone(),
-            generation,
-        };
+        let connection = Self { server: server.clone(), generation };
         connection.wait().await?;
         Ok(connection)
     }

@@ -43,10 +43,7 @@ pub struct Scripted {
 impl Scripted {
     /// All tables of `server`.
     pub fn new(server: &Shared) -> Self {
-        Self {
-            server: server.clone(),
-            only: None,
-        }
+        Self { server: server.clone(), only: None }
     }
 
     /// The same source for no tables but `tables`.
@@ -73,17 +70,10 @@ impl Source for Scripted {
         let wanted = |id: &TableId| self.only.as_ref().is_none_or(|only| only.contains(id));
         let state = lock(&self.server).view(wanted);
         let listed = state.tables.into_values();
-        let listed = listed.map(|table| Listed {
-            rows: table.len() as u64,
-            schema: table.schema,
-        });
+        let listed = listed.map(|table| Listed { rows: table.len() as u64, schema: table.schema });
         let tables = listed.collect();
         connection.wait().await?;
-        Ok(Catalog {
-            tables,
-            refused: Vec::new(),
-            high: lock(&self.server).end(),
-        })
+        Ok(Catalog { tables, refused: Vec::new(), high: lock(&self.server).end() })
     }
 
     async fn establish(&mut self, _: &[Arc<TableSchema>]) -> Result<Established<Gtids>> {
@@ -110,7 +100,7 @@ impl Source for Scripted {
 
     async fn view(&mut self) -> Result<Seen> {
         Connection::open(&self.server).await?;
-        Ok(Seen(lock(&self.server).known_visible()))
+        Ok(lock(&self.server).seen())
     }
 
     async fn check(&mut self) -> Result<Vec<Finding>> {

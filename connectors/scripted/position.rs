@@ -59,10 +59,7 @@ impl Gtids {
         let intervals = self.origins.entry(origin).or_default();
         let start = intervals.partition_point(|(_, end)| end.saturating_add(1) < first);
         let end = intervals.partition_point(|(begin, _)| *begin <= last.saturating_add(1));
-        if let Some(touched) = intervals
-            .get(start..end)
-            .filter(|touched| !touched.is_empty())
-        {
+        if let Some(touched) = intervals.get(start..end).filter(|touched| !touched.is_empty()) {
             first = first.min(touched[0].0);
             last = last.max(touched[touched.len() - 1].1);
         }
@@ -98,9 +95,7 @@ impl Position for Gtids {
 
     fn covers(&self, other: &Self) -> bool {
         other.iter().all(|(origin, (first, last))| {
-            self.intervals(origin)
-                .iter()
-                .any(|mine| mine.0 <= first && last <= mine.1)
+            self.intervals(origin).iter().any(|mine| mine.0 <= first && last <= mine.1)
         })
     }
 
@@ -119,9 +114,7 @@ impl Position for Gtids {
 
     fn join(&self, other: &Self) -> Self {
         let mut either = self.clone();
-        other
-            .iter()
-            .for_each(|(origin, interval)| either.add(origin, interval));
+        other.iter().for_each(|(origin, interval)| either.add(origin, interval));
         either
     }
 }
@@ -175,13 +168,22 @@ fn parse(text: &str) -> Option<Gtids> {
     Some(set)
 }
 
-/// What a read view sees: exactly these transactions, or at least these.
+/// What a read view sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen(pub Gtids);
+pub struct Seen {
+    /// Exactly these transactions, or at least these.
+    pub visible: Gtids,
+    /// The transactions in the log when the view was taken, visible or not.
+    pub logged: Gtids,
+}
 
 impl View<Gtid> for Seen {
     fn sees(&self, gtid: &Gtid) -> bool {
-        self.0.contains(gtid)
+        self.visible.contains(gtid)
+    }
+
+    fn is_past(&self, earlier: &Self) -> bool {
+        self.visible.covers(&earlier.logged)
     }
 }
 
@@ -198,10 +200,7 @@ mod tests {
     }
 
     fn set_of(members: &BTreeSet<(char, u64)>) -> Gtids {
-        members
-            .iter()
-            .map(|&(origin, number)| Gtid { origin, number })
-            .collect()
+        members.iter().map(|&(origin, number)| Gtid { origin, number }).collect()
     }
 
     fn members() -> impl Strategy<Value = BTreeSet<(char, u64)>> {
@@ -232,9 +231,7 @@ mod tests {
         assert_eq!(gtids(written).to_string(), written);
         assert_eq!(gtids("a:1-2:3:5").to_string(), "a:1-3:5");
         assert!(
-            ["a", "a:x", "ab:1", "a:3-1"]
-                .iter()
-                .all(|t| Gtids::try_from((*t).to_owned()).is_err())
+            ["a", "a:x", "ab:1", "a:3-1"].iter().all(|t| Gtids::try_from((*t).to_owned()).is_err())
         );
     }
 }

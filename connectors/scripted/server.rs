@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::faults::{Chance, Fate, Faults};
-use super::position::{Gtid, Gtids};
+use super::position::{Gtid, Gtids, Seen};
 use super::table::{Event, Footprint, Operation, Row, State, Table, conflict};
 use crate::error::{Error, Result};
 use crate::schema::{TableId, TableSchema};
@@ -186,14 +186,9 @@ impl Server {
             }
         }
         let mut footprint = Footprint::new();
-        events
-            .iter()
-            .for_each(|event| event.touches(&mut footprint));
+        events.iter().for_each(|event| event.touches(&mut footprint));
         self.release(&footprint);
-        let gtid = Gtid {
-            origin,
-            number: self.last.next(origin),
-        };
+        let gtid = Gtid { origin, number: self.last.next(origin) };
         self.last.insert(gtid);
         let visible_from = match visibility {
             Visibility::Now => Some(Instant::now()),
@@ -201,16 +196,8 @@ impl Server {
             Visibility::Held => None,
         };
         let micros = EPOCH_MICROS + self.started.elapsed().as_micros() as i64;
-        let transaction = Arc::new(Logged {
-            gtid,
-            events,
-            micros,
-            footprint,
-        });
-        self.log.push(Entry {
-            transaction,
-            visible_from,
-        });
+        let transaction = Arc::new(Logged { gtid, events, micros, footprint });
+        self.log.push(Entry { transaction, visible_from });
         self.changed.notify_waiters();
         Ok(gtid)
     }
@@ -218,23 +205,14 @@ impl Server {
     /// Makes a transaction visible now.
     pub fn reveal(&mut self, gtid: &Gtid) {
         let now = Instant::now();
-        for entry in self
-            .log
-            .iter_mut()
-            .filter(|entry| entry.transaction.gtid == *gtid)
-        {
+        for entry in self.log.iter_mut().filter(|entry| entry.transaction.gtid == *gtid) {
             entry.visible_from = Some(entry.visible_from.map_or(now, |from| from.min(now)));
         }
     }
 
     fn release(&mut self, footprint: &Footprint) {
         let now = Instant::now();
-        for entry in self
-            .log
-            .iter_mut()
-            .skip(self.settled)
-            .filter(|entry| !entry.visible_at(now))
-        {
+        for entry in self.log.iter_mut().skip(self.settled).filter(|entry| !entry.visible_at(now)) {
             if conflict(footprint, &entry.transaction.footprint) {
                 entry.visible_from = Some(now);
             }
@@ -257,7 +235,11 @@ impl Server {
     }
 
     /// What is known of a view taken now.
-    pub(super) fn known_visible(&self) -> Gtids {
+    pub(super) fn seen(&self) -> Seen {
+        Seen { visible: self.known_visible(), logged: self.last.clone() }
+    }
+
+    fn known_visible(&self) -> Gtids {
         match self.settings.views {
             Views::Exact => self.visible(),
             Views::AtLeast(lag) => match Instant::now().checked_sub(lag) {
@@ -295,10 +277,7 @@ impl Server {
 
     fn replay(&self, mut wanted: impl FnMut(&Gtid) -> bool) -> State {
         let mut state = State::default();
-        let wanted = self
-            .log
-            .iter()
-            .filter(|entry| wanted(&entry.transaction.gtid));
+        let wanted = self.log.iter().filter(|entry| wanted(&entry.transaction.gtid));
         wanted.for_each(|entry| entry.transaction.events.iter().for_each(|e| state.apply(e)));
         state
     }
@@ -306,32 +285,17 @@ impl Server {
     /// The tables as a view taken now sees them, for those that `wanted` picks.
     pub(super) fn view(&mut self, wanted: impl Fn(&TableId) -> bool) -> State {
         let now = Instant::now();
-        while let Some(entry) = self
-            .log
-            .get(self.settled)
-            .filter(|entry| entry.visible_at(now))
-        {
-            entry
-                .transaction
-                .events
-                .iter()
-                .for_each(|event| self.base.apply(event));
+        while let Some(entry) = self.log.get(self.settled).filter(|entry| entry.visible_at(now)) {
+            entry.transaction.events.iter().for_each(|event| self.base.apply(event));
             self.settled += 1;
         }
         let mut state = State::default();
         for (id, table) in self.base.tables.iter().filter(|(id, _)| wanted(id)) {
             state.tables.insert(id.clone(), table.clone());
         }
-        for entry in self
-            .log
-            .iter()
-            .skip(self.settled)
-            .filter(|entry| entry.visible_at(now))
-        {
+        for entry in self.log.iter().skip(self.settled).filter(|entry| entry.visible_at(now)) {
             let events = entry.transaction.events.iter();
-            events
-                .filter(|event| wanted(event.table()))
-                .for_each(|event| state.apply(event));
+            events.filter(|event| wanted(event.table())).for_each(|event| state.apply(event));
         }
         state
     }
@@ -339,11 +303,7 @@ impl Server {
     /// Whether the log holds a change of `table` that is not visible yet.
     pub(super) fn changing(&self, table: &TableId) -> bool {
         let now = Instant::now();
-        let hidden = self
-            .log
-            .iter()
-            .skip(self.settled)
-            .filter(|entry| !entry.visible_at(now));
+        let hidden = self.log.iter().skip(self.settled).filter(|entry| !entry.visible_at(now));
         let mut events = hidden.flat_map(|entry| entry.transaction.events.iter());
         events.any(|event| {
             let schema = matches!(event, Event::Schema { .. } | Event::Drop { .. });
@@ -400,9 +360,7 @@ impl Server {
 
     /// All that was acknowledged, as one position.
     pub fn acknowledged(&self) -> Gtids {
-        self.acknowledgements
-            .iter()
-            .fold(Gtids::new(), |all, position| all.join(position))
+        self.acknowledgements.iter().fold(Gtids::new(), |all, position| all.join(position))
     }
 
     pub(super) fn acknowledge(&mut self, position: &Gtids) {
@@ -445,10 +403,7 @@ impl Server {
     pub(super) fn next(&self, position: &Gtids, at: usize) -> Result<Option<(usize, Arc<Logged>)>> {
         let rest = self.log.iter().enumerate().skip(at);
         let next = rest.map(|(at, entry)| (at, &entry.transaction));
-        match next
-            .into_iter()
-            .find(|(_, logged)| !position.contains(&logged.gtid))
-        {
+        match next.into_iter().find(|(_, logged)| !position.contains(&logged.gtid)) {
             Some((_, logged)) if self.purged.contains(&logged.gtid) => {
                 Err(Error::gap("the log was purged").with("transaction", logged.gtid))
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 
 use super::connection::Connection;
-use super::position::{Gtid, Gtids, Seen};
+use super::position::{Gtid, Gtids};
 use super::server::lock;
 use super::stream::values;
 use super::table::{Cell, Row, Table};
@@ -39,7 +39,7 @@ impl ScriptedReader {
             self.connection.wait().await?;
             {
                 let mut server = lock(&self.connection.server);
-                let seen = Seen(server.known_visible());
+                let seen = server.seen();
                 if must_see.iter().all(|gtid| seen.sees(gtid)) {
                     let mut state = server.view(|id| *id == table.id);
                     let rows = state.tables.remove(&table.id);
@@ -99,12 +99,7 @@ fn select(table: &Table, rows: &Rows, most: usize) -> Result<(Vec<Row>, Option<R
         Rows::Keys(keys) => {
             let keys = keys.iter().map(parse).collect::<Result<Vec<_>>>()?;
             let all = by_key(table)?.into_iter();
-            Ok((
-                all.filter(|row| keys.contains(&key(row)))
-                    .cloned()
-                    .collect(),
-                None,
-            ))
+            Ok((all.filter(|row| keys.contains(&key(row))).cloned().collect(), None))
         }
         Rows::Next(range) => {
             let (after, until) = (bound(range.after.as_ref())?, bound(range.until.as_ref())?);
@@ -116,10 +111,7 @@ fn select(table: &Table, rows: &Rows, most: usize) -> Result<(Vec<Row>, Option<R
             let more = all.len() > most;
             all.truncate(most);
             let last = all.last().filter(|_| more).map(|row| text(key(row)));
-            let rest = last.map(|last| Range {
-                after: Some(last),
-                until: range.until.clone(),
-            });
+            let rest = last.map(|last| Range { after: Some(last), until: range.until.clone() });
             Ok((all.into_iter().cloned().collect(), rest))
         }
     }
@@ -127,8 +119,7 @@ fn select(table: &Table, rows: &Rows, most: usize) -> Result<(Vec<Row>, Option<R
 
 fn batch(schema: &Arc<TableSchema>, rows: &[Row]) -> Result<Batch> {
     let mut builder = Builder::new(schema.clone());
-    rows.iter()
-        .try_for_each(|row| builder.push(Op::Read, None, Some(&values(row))))?;
+    rows.iter().try_for_each(|row| builder.push(Op::Read, None, Some(&values(row))))?;
     Ok(builder.finish())
 }
 
@@ -172,10 +163,7 @@ impl ChunkReader for ScriptedReader {
         let mut after = None;
         for last in keys.chunks(size).filter_map(<[i64]>::last) {
             let until = Some(text(*last));
-            ranges.push(Range {
-                after: std::mem::replace(&mut after, until.clone()),
-                until,
-            });
+            ranges.push(Range { after: std::mem::replace(&mut after, until.clone()), until });
         }
         // The last range has no end: keys may come behind the last one.
         match ranges.last_mut() {

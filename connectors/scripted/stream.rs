@@ -50,19 +50,8 @@ enum Content {
 
 impl ScriptedStream {
     pub(super) fn new(connection: Connection, position: Gtids, of: &[Arc<TableSchema>]) -> Self {
-        let tables = of
-            .iter()
-            .map(|schema| (schema.id.clone(), schema.clone()))
-            .collect();
-        Self {
-            connection,
-            position,
-            at: 0,
-            open: None,
-            tables,
-            unresolved: None,
-            nudged: false,
-        }
+        let tables = of.iter().map(|schema| (schema.id.clone(), schema.clone())).collect();
+        Self { connection, position, at: 0, open: None, tables, unresolved: None, nudged: false }
     }
 
     /// The next message, if there is one already.
@@ -76,11 +65,7 @@ impl ScriptedStream {
             return Ok(progress.then(|| Message(Content::Progress(self.position.clone()))));
         };
         self.at = at + 1;
-        let first = if logged.events.is_empty() {
-            Next::Commit
-        } else {
-            Next::Event(0)
-        };
+        let first = if logged.events.is_empty() { Next::Commit } else { Next::Event(0) };
         self.open = Some((logged.clone(), first));
         Ok(Some(Message(Content::Begin(logged))))
     }
@@ -89,11 +74,7 @@ impl ScriptedStream {
         match next {
             Next::Event(index) => {
                 let more = index + 1 < logged.events.len();
-                let next = if more {
-                    Next::Event(index + 1)
-                } else {
-                    Next::Commit
-                };
+                let next = if more { Next::Event(index + 1) } else { Next::Commit };
                 self.open = Some((logged.clone(), next));
                 Content::Event(logged, index)
             }
@@ -139,22 +120,11 @@ fn push(builder: &mut crate::batch::Builder, event: &Event) -> Result<()> {
     match event {
         Event::Insert { row, .. } => builder.push(Op::Insert, None, Some(&values(row))),
         Event::Delete { schema, old } => builder.push(Op::Delete, Some(&known(schema, old)), None),
-        Event::Update {
-            schema,
-            old,
-            row,
-            unchanged,
-        } => {
+        Event::Update { schema, old, row, unchanged } => {
             let mut new = values(row);
-            unchanged
-                .iter()
-                .for_each(|&column| new[column] = Value::Unchanged);
+            unchanged.iter().for_each(|&column| new[column] = Value::Unchanged);
             let full = schema.identity == Identity::FullRow;
-            let moved = full
-                || schema
-                    .key()
-                    .iter()
-                    .any(|&column| old[column] != row[column]);
+            let moved = full || schema.key().iter().any(|&column| old[column] != row[column]);
             let old = moved.then(|| known(schema, old));
             builder.push(Op::Update, old.as_deref(), Some(&new))
         }
@@ -170,10 +140,7 @@ fn known<'a>(schema: &TableSchema, old: &'a [super::table::Cell]) -> Vec<Value<'
     let mut values = values(old);
     if let Identity::Key(key) = &schema.identity {
         let others = (0..values.len()).filter(|column| !key.contains(column));
-        others
-            .collect::<Vec<_>>()
-            .into_iter()
-            .for_each(|column| values[column] = Value::Null);
+        others.collect::<Vec<_>>().into_iter().for_each(|column| values[column] = Value::Null);
     }
     values
 }
@@ -221,10 +188,7 @@ impl Stream for ScriptedStream {
             let (now, changing) = {
                 let mut server = lock(&self.connection.server);
                 let mut state = server.view(|id| id == table);
-                (
-                    state.tables.remove(table).map(|table| table.schema),
-                    server.changing(table),
-                )
+                (state.tables.remove(table).map(|table| table.schema), server.changing(table))
             };
             if now.as_ref() == Some(&asked) {
                 self.unresolved = None;

@@ -57,23 +57,13 @@ pub struct Definition {
 impl Definition {
     /// A table whose first column is its key.
     pub fn keyed(id: &TableId, columns: &[(&str, Kind)]) -> Self {
-        Self {
-            keyed: true,
-            ..Self::keyless(id, columns)
-        }
+        Self { keyed: true, ..Self::keyless(id, columns) }
     }
 
     /// A table without a key.
     pub fn keyless(id: &TableId, columns: &[(&str, Kind)]) -> Self {
-        let columns = columns
-            .iter()
-            .map(|(name, kind)| ((*name).to_owned(), *kind))
-            .collect();
-        Self {
-            id: id.clone(),
-            keyed: false,
-            columns,
-        }
+        let columns = columns.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect();
+        Self { id: id.clone(), keyed: false, columns }
     }
 
     /// The schema of the table created as number `storage`.
@@ -81,14 +71,8 @@ impl Definition {
         let columns = self.columns.iter().zip(1..);
         TableSchema {
             id: self.id.clone(),
-            columns: columns
-                .map(|((name, kind), id)| column(id, name, *kind))
-                .collect(),
-            identity: if self.keyed {
-                Identity::Key(vec![0])
-            } else {
-                Identity::FullRow
-            },
+            columns: columns.map(|((name, kind), id)| column(id, name, *kind)).collect(),
+            identity: if self.keyed { Identity::Key(vec![0]) } else { Identity::FullRow },
             storage: storage.to_string(),
         }
     }
@@ -101,13 +85,7 @@ pub(super) fn column(id: u32, name: &str, kind: Kind) -> Column {
         Kind::Toasted => (Type::Text, TOASTED),
     };
     let (name, source_type) = (name.to_owned(), source.to_owned());
-    Column {
-        id,
-        name,
-        kind: lake,
-        source_type,
-        missing: None,
-    }
+    Column { id, name, kind: lake, source_type, missing: None }
 }
 
 /// The source's own name for [`Kind::Toasted`].
@@ -187,9 +165,7 @@ impl Event {
             Event::Insert { schema, row } | Event::Delete { schema, old: row } => {
                 touch(Some(identity(schema, row)));
             }
-            Event::Update {
-                schema, old, row, ..
-            } => {
+            Event::Update { schema, old, row, .. } => {
                 touch(Some(identity(schema, old)));
                 touch(Some(identity(schema, row)));
             }
@@ -207,10 +183,7 @@ pub(super) fn conflict(one: &Footprint, other: &Footprint) -> bool {
         match row {
             Some(_) => other.contains(touched) || other.contains(&whole),
             // None comes before every row of its table.
-            None => other
-                .range(whole..)
-                .next()
-                .is_some_and(|(first, _)| first == table),
+            None => other.range(whole..).next().is_some_and(|(first, _)| first == table),
         }
     })
 }
@@ -235,20 +208,14 @@ pub(super) struct Table {
 
 impl Table {
     fn new(schema: &Arc<TableSchema>) -> Self {
-        let mut table = Self {
-            schema: schema.clone(),
-            rows: BTreeMap::new(),
-            columns: 0,
-        };
+        let mut table = Self { schema: schema.clone(), rows: BTreeMap::new(), columns: 0 };
         table.become_like(schema);
         table
     }
 
     /// All rows in no order that means anything; equal ones as often as they are there.
     pub(super) fn rows(&self) -> impl Iterator<Item = &Row> {
-        self.rows
-            .values()
-            .flat_map(|(row, count)| std::iter::repeat_n(row, *count))
+        self.rows.values().flat_map(|(row, count)| std::iter::repeat_n(row, *count))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -256,9 +223,7 @@ impl Table {
     }
 
     fn get(&self, row: &[Cell]) -> Option<&Row> {
-        self.rows
-            .get(&identity(&self.schema, row))
-            .map(|(row, _)| row)
+        self.rows.get(&identity(&self.schema, row)).map(|(row, _)| row)
     }
 
     fn add(&mut self, row: Row) {
@@ -333,22 +298,17 @@ impl State {
             Operation::Update(id, old, new) => self.plan_update(&id, &old, new),
             Operation::Delete(id, old) => {
                 let (table, old) = self.find(&id, &old)?;
-                Ok(Event::Delete {
-                    schema: table.schema.clone(),
-                    old: old.clone(),
-                })
+                Ok(Event::Delete { schema: table.schema.clone(), old: old.clone() })
             }
-            Operation::Truncate(id) => Ok(Event::Truncate {
-                schema: self.table(&id)?.schema.clone(),
-            }),
+            Operation::Truncate(id) => {
+                Ok(Event::Truncate { schema: self.table(&id)?.schema.clone() })
+            }
             Operation::Create(definition) if self.tables.contains_key(&definition.id) => {
                 Err(refused(&definition.id, "the table is there already"))
             }
             Operation::Create(definition) => {
                 *storage += 1;
-                Ok(Event::Schema {
-                    schema: Arc::new(definition.schema(*storage)),
-                })
+                Ok(Event::Schema { schema: Arc::new(definition.schema(*storage)) })
             }
             Operation::Drop(id) => {
                 self.table(&id)?;
@@ -369,47 +329,30 @@ impl State {
     fn plan_insert(&self, id: &TableId, row: Row) -> Result<Event> {
         let table = self.table(id)?;
         if row.len() != table.schema.columns.len() {
-            return Err(refused(
-                id,
-                "a row has another number of values than columns",
-            ));
+            return Err(refused(id, "a row has another number of values than columns"));
         }
         if table.schema.identity != Identity::FullRow && table.get(&row).is_some() {
             return Err(refused(id, "the key is there already"));
         }
-        Ok(Event::Insert {
-            schema: table.schema.clone(),
-            row,
-        })
+        Ok(Event::Insert { schema: table.schema.clone(), row })
     }
 
     fn plan_update(&self, id: &TableId, old: &[Cell], new: Vec<Option<Cell>>) -> Result<Event> {
         let (table, old) = self.find(id, old)?;
         let schema = table.schema.clone();
         if new.len() != schema.columns.len() {
-            return Err(refused(
-                id,
-                "a row has another number of values than columns",
-            ));
+            return Err(refused(id, "a row has another number of values than columns"));
         }
         let unchanged = (0..new.len())
             .filter(|&at| new[at].is_none() && schema.columns[at].source_type == TOASTED)
             .collect();
-        let row: Row = new
-            .into_iter()
-            .zip(old)
-            .map(|(new, old)| new.unwrap_or_else(|| old.clone()))
-            .collect();
+        let row: Row =
+            new.into_iter().zip(old).map(|(new, old)| new.unwrap_or_else(|| old.clone())).collect();
         let keyed = schema.identity != Identity::FullRow;
         if keyed && identity(&schema, &row) != identity(&schema, old) && table.get(&row).is_some() {
             return Err(refused(id, "the key is there already"));
         }
-        Ok(Event::Update {
-            schema,
-            old: old.clone(),
-            row,
-            unchanged,
-        })
+        Ok(Event::Update { schema, old: old.clone(), row, unchanged })
     }
 
     fn plan_column(
@@ -422,22 +365,16 @@ impl State {
         if !change(&mut schema, table.columns + 1) {
             return Err(refused(id, "the column can't be added or dropped"));
         }
-        Ok(Event::Schema {
-            schema: Arc::new(schema),
-        })
+        Ok(Event::Schema { schema: Arc::new(schema) })
     }
 
     fn table(&self, id: &TableId) -> Result<&Table> {
-        self.tables
-            .get(id)
-            .ok_or_else(|| refused(id, "there is no such table"))
+        self.tables.get(id).ok_or_else(|| refused(id, "there is no such table"))
     }
 
     fn find(&self, id: &TableId, row: &[Cell]) -> Result<(&Table, &Row)> {
         let table = self.table(id)?;
-        let row = table
-            .get(row)
-            .ok_or_else(|| refused(id, "there is no such row"))?;
+        let row = table.get(row).ok_or_else(|| refused(id, "there is no such row"))?;
         Ok((table, row))
     }
 }

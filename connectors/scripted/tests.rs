@@ -27,20 +27,12 @@ fn keyless() -> TableId {
 }
 
 fn create() -> Operation {
-    let columns = [
-        ("id", Kind::Int),
-        ("note", Kind::Int),
-        ("big", Kind::Toasted),
-    ];
+    let columns = [("id", Kind::Int), ("note", Kind::Int), ("big", Kind::Toasted)];
     Create(Definition::keyed(&t(), &columns))
 }
 
 fn row(id: i64, note: i64) -> Row {
-    vec![
-        Cell::Int(id),
-        Cell::Int(note),
-        Cell::Text(format!("big {id}")),
-    ]
+    vec![Cell::Int(id), Cell::Int(note), Cell::Text(format!("big {id}"))]
 }
 
 fn key(id: i64) -> Row {
@@ -48,11 +40,7 @@ fn key(id: i64) -> Row {
 }
 
 fn set(id: i64, to: i64, note: i64) -> Operation {
-    Update(
-        t(),
-        key(id),
-        vec![Some(Cell::Int(to)), Some(Cell::Int(note)), None],
-    )
+    Update(t(), key(id), vec![Some(Cell::Int(to)), Some(Cell::Int(note)), None])
 }
 
 /// A server with table `t` (transaction a:1) and rows 0 to `rows` (a:2).
@@ -125,11 +113,7 @@ async fn drain(stream: &mut ScriptedStream) -> (Collected, Vec<Resolved>) {
 async fn stream(server: &Shared, from: &Gtids) -> ScriptedStream {
     let schemas: Vec<_> = {
         let server = lock(server);
-        server
-            .tables()
-            .iter()
-            .filter_map(|table| server.schema(table))
-            .collect()
+        server.tables().iter().filter_map(|table| server.schema(table)).collect()
     };
     Scripted::new(server).stream(from, &schemas).await.unwrap()
 }
@@ -156,24 +140,14 @@ async fn chunk(
 ) -> (Seen, Vec<Row>, Gtids, Option<Range>) {
     let mut reader = Scripted::new(server).reader().await.unwrap();
     let (send, mut receive) = mpsc::channel(1000);
-    reader
-        .read(&schema(server), rows, must, &send)
-        .await
-        .unwrap();
-    let Some(Part::Opened(seen)) = receive.recv().await else {
-        panic!("no view")
-    };
+    reader.read(&schema(server), rows, must, &send).await.unwrap();
+    let Some(Part::Opened(seen)) = receive.recv().await else { panic!("no view") };
     let mut read = Vec::new();
     loop {
         match receive.recv().await {
             Some(Part::Rows(batch)) => {
                 assert!(batch.changes.iter().all(|change| change.op == Op::Read));
-                read.extend(
-                    batch
-                        .changes
-                        .iter()
-                        .map(|change| cells(&batch, change.row.unwrap())),
-                );
+                read.extend(batch.changes.iter().map(|change| cells(&batch, change.row.unwrap())));
             }
             Some(Part::Closed { high, rest }) => return (seen, read, high, rest),
             other => panic!("{other:?}"),
@@ -185,22 +159,15 @@ async fn chunk(
 async fn a_stream_brings_what_its_position_lacks_in_the_order_of_the_log() {
     let server = server(8);
     for id in 0..8 {
-        lock(&server)
-            .commit(if id % 3 == 0 { 'b' } else { 'a' }, vec![set(id, id, 1)])
-            .unwrap();
+        lock(&server).commit(if id % 3 == 0 { 'b' } else { 'a' }, vec![set(id, id, 1)]).unwrap();
     }
     lock(&server).fail_over();
     let history: Vec<Gtid> = lock(&server).history().collect();
     for mask in 0..1_u32 << history.len() {
         let held = |at: usize| mask >> at & 1 == 1;
-        let from = (0..history.len())
-            .filter(|&at| held(at))
-            .map(|at| history[at])
-            .collect();
-        let missing: Vec<Gtid> = (0..history.len())
-            .filter(|&at| !held(at))
-            .map(|at| history[at])
-            .collect();
+        let from = (0..history.len()).filter(|&at| held(at)).map(|at| history[at]).collect();
+        let missing: Vec<Gtid> =
+            (0..history.len()).filter(|&at| !held(at)).map(|at| history[at]).collect();
         let (sink, _) = drain(&mut stream(&server, &from).await).await;
         assert_eq!(sink.begun, missing);
         let mut position = from;
@@ -216,9 +183,7 @@ async fn what_a_stream_brings_makes_the_contents() {
     let server = server(4);
     let swap = vec![set(1, -1, 1), set(2, 1, 2), set(-1, 2, 3)];
     lock(&server).commit('b', swap).unwrap();
-    lock(&server)
-        .commit('a', vec![Delete(t(), key(3)), Insert(t(), row(9, 9))])
-        .unwrap();
+    lock(&server).commit('a', vec![Delete(t(), key(3)), Insert(t(), row(9, 9))]).unwrap();
     let (mut sink, _) = drain(&mut stream(&server, &Gtids::new()).await).await;
     let batch = sink.builders.remove(&t()).unwrap().finish();
     let mut rows = BTreeMap::new();
@@ -243,28 +208,16 @@ async fn what_a_stream_brings_makes_the_contents() {
 async fn a_commit_is_streamed_before_it_is_seen() {
     let server = server(2);
     let after = Visibility::After(Duration::from_secs(60));
-    let late = lock(&server)
-        .commit_with('b', vec![set(1, 1, 5)], after)
-        .unwrap();
+    let late = lock(&server).commit_with('b', vec![set(1, 1, 5)], after).unwrap();
     let (sink, _) = drain_now(&server).await;
     assert!(sink.begun.contains(&late));
     let (seen, rows, high, _) = chunk(&server, Rows::Next(Range::default()), &[]).await;
     assert!(!seen.sees(&late) && high.contains(&late));
-    assert_eq!(
-        rows.iter().find(|row| row[0] == Cell::Int(1)),
-        Some(&row(1, 0))
-    );
+    assert_eq!(rows.iter().find(|row| row[0] == Cell::Int(1)), Some(&row(1, 0)));
     // A chunk that must see it waits.
     let (seen, rows, ..) = chunk(&server, Rows::Keys(vec![vec!["1".to_owned()]]), &[late]).await;
     assert!(seen.sees(&late));
-    assert_eq!(
-        rows,
-        [vec![
-            Cell::Int(1),
-            Cell::Int(5),
-            Cell::Text("big 1".to_owned())
-        ]]
-    );
+    assert_eq!(rows, [vec![Cell::Int(1), Cell::Int(5), Cell::Text("big 1".to_owned())]]);
 }
 
 /// Reads a fresh stream while no time passes.
@@ -272,10 +225,7 @@ async fn drain_now(server: &Shared) -> (Collected, ()) {
     let mut stream = stream(server, &Gtids::new()).await;
     let mut sink = Collected::default();
     while let Ok(message) = timeout(Duration::ZERO, stream.next()).await {
-        assert_eq!(
-            stream.decode(&message.unwrap(), &mut sink).unwrap(),
-            Decoded::Done
-        );
+        assert_eq!(stream.decode(&message.unwrap(), &mut sink).unwrap(), Decoded::Done);
     }
     (sink, ())
 }
@@ -322,30 +272,20 @@ async fn a_schema_is_asked_for_at_the_first_change_under_it() {
     let old = schema(&server);
     let add = AddColumn(t(), "more".to_owned(), Kind::Int);
     lock(&server).commit('a', vec![set(1, 1, 1), add]).unwrap();
-    lock(&server)
-        .commit('a', vec![Delete(t(), key(1))])
-        .unwrap();
+    lock(&server).commit('a', vec![Delete(t(), key(1))]).unwrap();
     let from = gtids("a:1-2");
-    let mut stream = Scripted::new(&server)
-        .stream(&from, std::slice::from_ref(&old))
-        .await
-        .unwrap();
+    let mut stream =
+        Scripted::new(&server).stream(&from, std::slice::from_ref(&old)).await.unwrap();
     let mut again = Scripted::new(&server).stream(&from, &[old]).await.unwrap();
     let (sink, resolved) = drain(&mut stream).await;
-    let Some(Resolved::Schema(new)) = resolved.first() else {
-        panic!("{resolved:?}")
-    };
+    let Some(Resolved::Schema(new)) = resolved.first() else { panic!("{resolved:?}") };
     assert_eq!((new, sink.begun.len()), (&schema(&server), 2));
     // Once the table has changed again, nobody can tell.
-    lock(&server)
-        .commit('b', vec![DropColumn(t(), "more".to_owned())])
-        .unwrap();
+    lock(&server).commit('b', vec![DropColumn(t(), "more".to_owned())]).unwrap();
     let (_, resolved) = drain(&mut again).await;
     assert!(matches!(resolved.as_slice(), [Resolved::Lost(table, _)] if *table == t()));
     // A dropped column's number is not given again.
-    lock(&server)
-        .commit('b', vec![AddColumn(t(), "more".to_owned(), Kind::Int)])
-        .unwrap();
+    lock(&server).commit('b', vec![AddColumn(t(), "more".to_owned(), Kind::Int)]).unwrap();
     assert_eq!(schema(&server).columns[3].id, 5);
 }
 
@@ -353,17 +293,12 @@ async fn a_schema_is_asked_for_at_the_first_change_under_it() {
 async fn a_table_created_again_is_another() {
     let server = server(2);
     let old = schema(&server);
-    lock(&server)
-        .commit('b', vec![Drop(t()), create(), Insert(t(), row(5, 5))])
-        .unwrap();
+    lock(&server).commit('b', vec![Drop(t()), create(), Insert(t(), row(5, 5))]).unwrap();
     assert_ne!(old.storage, schema(&server).storage);
     let mut reader = Scripted::new(&server).reader().await.unwrap();
     let (send, _receive) = mpsc::channel(10);
     let error = reader.read(&old, Rows::All, &[], &send).await.unwrap_err();
-    assert_eq!(
-        (error.kind(), error.stopped_table()),
-        (ErrorKind::Table, Some(&t()))
-    );
+    assert_eq!((error.kind(), error.stopped_table()), (ErrorKind::Table, Some(&t())));
     assert_eq!(lock(&server).contents(&t()).unwrap(), [row(5, 5)]);
 }
 

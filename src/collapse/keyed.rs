@@ -33,10 +33,7 @@ enum State {
 }
 
 pub(super) fn run(batches: &[Batch]) -> Result<Parts> {
-    let mut walk = Walk {
-        out: batches.iter().map(LeftOut::of).collect(),
-        ..Walk::default()
-    };
+    let mut walk = Walk { out: batches.iter().map(LeftOut::of).collect(), ..Walk::default() };
     for (index, batch) in batches.iter().enumerate() {
         for change in &batch.changes {
             walk.apply(index, batch, change)?;
@@ -67,10 +64,7 @@ impl Walk {
         // The old key goes first, so a row moved onto itself stays.
         let moved = change.old_key.map(|old| self.touch(batch.keys.get(old)));
         let (number, before) = self.touch(key);
-        let mut version = Version {
-            cell,
-            base: COMPLETE,
-        };
+        let mut version = Version { cell, base: COMPLETE };
         if self.out[index].any.contains(cell.row) {
             let (number, before) = moved.unwrap_or((number, before));
             let base = self.base(cell, number, before);
@@ -118,23 +112,15 @@ impl Walk {
     }
 
     fn finish(self) -> Parts {
-        let removals = (0..self.states.len() as u32)
-            .map(|key| Removal { key, rows: 1 })
-            .collect();
+        let removals = (0..self.states.len() as u32).map(|key| Removal { key, rows: 1 }).collect();
         let mut missing = Vec::new();
-        let rows = (0..)
-            .zip(&self.states)
-            .filter_map(|(key, state)| match state {
-                State::Row(version) => {
-                    let carried = self.carried(*version, &mut missing);
-                    Some(NewRow {
-                        key,
-                        from: version.cell,
-                        carried,
-                    })
-                }
-                State::Gone => None,
-            });
+        let rows = (0..).zip(&self.states).filter_map(|(key, state)| match state {
+            State::Row(version) => {
+                let carried = self.carried(*version, &mut missing);
+                Some(NewRow { key, from: version.cell, carried })
+            }
+            State::Gone => None,
+        });
         let rows = rows.collect();
         (self.seen.into_keys(), removals, rows)
     }
@@ -183,9 +169,7 @@ struct LeftOut {
 impl LeftOut {
     fn of(batch: &Batch) -> Self {
         let rows = batch.columns.num_rows();
-        let columns = (0..)
-            .zip(&batch.unchanged)
-            .filter(|(_, out)| !out.is_empty());
+        let columns = (0..).zip(&batch.unchanged).filter(|(_, out)| !out.is_empty());
         let columns = columns.map(|(column, out)| (column, Bits::of(rows, out)));
         let columns: Vec<_> = columns.collect();
         let any = match columns.as_slice() {
@@ -197,16 +181,11 @@ impl LeftOut {
 
     /// The columns that `row` leaves out, ascending.
     fn columns(&self, row: u32) -> impl Iterator<Item = u32> + '_ {
-        self.columns
-            .iter()
-            .filter(move |(_, bits)| bits.contains(row))
-            .map(|(column, _)| *column)
+        self.columns.iter().filter(move |(_, bits)| bits.contains(row)).map(|(column, _)| *column)
     }
 
     fn leaves_out(&self, column: u32, row: u32) -> bool {
-        self.columns
-            .iter()
-            .any(|(of, bits)| *of == column && bits.contains(row))
+        self.columns.iter().any(|(of, bits)| *of == column && bits.contains(row))
     }
 }
 
@@ -225,8 +204,6 @@ impl Bits {
 
     #[inline]
     fn contains(&self, row: u32) -> bool {
-        self.0
-            .get(row as usize / 64)
-            .is_some_and(|word| word >> (row % 64) & 1 == 1)
+        self.0.get(row as usize / 64).is_some_and(|word| word >> (row % 64) & 1 == 1)
     }
 }

@@ -42,18 +42,11 @@ impl FailingStore {
     }
 
     fn next(&self) -> Fault {
-        self.faults
-            .lock()
-            .expect("no panic elsewhere")
-            .pop_front()
-            .unwrap_or(Fault::None)
+        self.faults.lock().expect("no panic elsewhere").pop_front().unwrap_or(Fault::None)
     }
 
     async fn run<T>(&self, action: impl Future<Output = Result<T>>) -> Result<T> {
-        let lost = || Error::Generic {
-            store: "failing",
-            source: "no answer".into(),
-        };
+        let lost = || Error::Generic { store: "failing", source: "no answer".into() };
         match self.next() {
             Fault::None => action.await,
             Fault::Before => Err(lost()),
@@ -76,8 +69,7 @@ impl ObjectStore for FailingStore {
         payload: PutPayload,
         options: PutOptions,
     ) -> Result<PutResult> {
-        self.run(self.inner.put_opts(location, payload, options))
-            .await
+        self.run(self.inner.put_opts(location, payload, options)).await
     }
 
     async fn put_multipart_opts(
@@ -85,8 +77,7 @@ impl ObjectStore for FailingStore {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.run(self.inner.put_multipart_opts(location, options))
-            .await
+        self.run(self.inner.put_multipart_opts(location, options)).await
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {

@@ -78,11 +78,8 @@ const PATH: &str = "s/t";
 
 fn initial(textual: bool) -> Arc<TableSchema> {
     let kind = if textual { Type::Text } else { Type::Int32 };
-    let columns = vec![
-        column(1, "id", kind),
-        column(2, "c2", Type::Text),
-        column(3, "c3", Type::Text),
-    ];
+    let columns =
+        vec![column(1, "id", kind), column(2, "c2", Type::Text), column(3, "c3", Type::Text)];
     table_schema(columns, Identity::Key(vec![0]))
 }
 
@@ -91,19 +88,8 @@ impl Life {
         let store = FailingStore::default();
         let lake = Lake::with_store(Arc::new(store.clone()));
         let table = Table::create(&lake, PATH);
-        let pending = State {
-            rows: Rows::new(),
-            schema: initial(textual),
-        };
-        Self {
-            store,
-            lake,
-            table,
-            committed: None,
-            pending,
-            epoch: 0,
-            columns: 3,
-        }
+        let pending = State { rows: Rows::new(), schema: initial(textual) };
+        Self { store, lake, table, committed: None, pending, epoch: 0, columns: 3 }
     }
 
     fn key(&self, key: u8) -> Value<'static> {
@@ -115,11 +101,7 @@ impl Life {
 
     async fn step(&mut self, step: Step) {
         match step {
-            Step::Apply {
-                deleted,
-                written,
-                partial,
-            } => {
+            Step::Apply { deleted, written, partial } => {
                 self.apply(&deleted, &written, &partial).await;
             }
             Step::Commit(faults) => self.commit(&faults).await,
@@ -129,10 +111,7 @@ impl Life {
                 self.pending.rows.clear();
             }
             Step::Generation => {
-                self.table
-                    .begin_generation(&self.pending.schema)
-                    .await
-                    .expect("begun");
+                self.table.begin_generation(&self.pending.schema).await.expect("begun");
                 self.pending.rows.clear();
             }
             Step::Discard => {
@@ -151,10 +130,7 @@ impl Life {
             }
             Step::Optimize if self.committed.is_some() => optimize(&self.lake, PATH).await,
             Step::LoseHint => {
-                self.lake
-                    .put(&hint_path(PATH), "{garbage".into())
-                    .await
-                    .expect("put");
+                self.lake.put(&hint_path(PATH), "{garbage".into()).await.expect("put");
             }
             Step::Refresh | Step::Optimize => {}
         }
@@ -207,11 +183,7 @@ impl Life {
         }
         let removed: Vec<_> = deleted.iter().chain(rows.keys()).copied().collect();
         let removed: Vec<_> = removed.iter().map(|key| vec![self.key(*key)]).collect();
-        let mut collapsed = run(
-            &schema,
-            &removed,
-            &rows.values().cloned().collect::<Vec<_>>(),
-        );
+        let mut collapsed = run(&schema, &removed, &rows.values().cloned().collect::<Vec<_>>());
         for (new, values) in collapsed.rows.iter_mut().zip(rows.values()) {
             if values[1] == Value::Unchanged {
                 new.carried.push((1, From::Lake(new.key)));
@@ -260,10 +232,8 @@ impl Life {
             outcome = self.table.commit(&txns, Map::new(), "WRITE").await;
         }
         self.store.plan([]);
-        let state = State {
-            rows: self.pending.rows.clone(),
-            schema: Arc::clone(&self.pending.schema),
-        };
+        let state =
+            State { rows: self.pending.rows.clone(), schema: Arc::clone(&self.pending.schema) };
         match outcome {
             Ok(Commit::Done { .. }) => self.committed = Some(state),
             Ok(Commit::Conflict(_)) => {
@@ -323,11 +293,7 @@ fn live(textual: bool, interval: u8, steps: Vec<Step>) {
         .expect("a runtime");
     runtime.block_on(async {
         let mut life = Life::new(textual);
-        let first = Step::Apply {
-            deleted: vec![],
-            written: vec![(1, 1), (2, 2)],
-            partial: vec![],
-        };
+        let first = Step::Apply { deleted: vec![], written: vec![(1, 1), (2, 2)], partial: vec![] };
         life.step(first).await;
         life.step(Step::Commit(vec![])).await;
         life.checkpoint_every(interval).await;
@@ -343,30 +309,21 @@ impl Life {
     /// Sets the table's properties as somebody else would: checkpoints every few commits, and a
     /// log that is cleaned up at once.
     async fn checkpoint_every(&mut self, interval: u8) {
-        let snapshot = log::load(&self.lake, PATH)
-            .await
-            .expect("a log")
-            .expect("a table");
+        let snapshot = log::load(&self.lake, PATH).await.expect("a log").expect("a table");
         let mut metadata: Metadata = snapshot.metadata;
         let mut set = |name: &str, value: String| {
             metadata.configuration.insert(name.to_owned(), Some(value));
         };
         set("delta.checkpointInterval", interval.to_string());
         set("delta.logRetentionDuration", "interval 0 days".to_owned());
-        set(
-            "delta.deletedFileRetentionDuration",
-            "interval 1 week".to_owned(),
-        );
+        set("delta.deletedFileRetentionDuration", "interval 1 week".to_owned());
         super::foreign::commit_foreign(&self.lake, PATH, vec![metadata.into()]).await;
         self.step(Step::Refresh).await;
     }
 }
 
 fn config() -> ProptestConfig {
-    ProptestConfig {
-        failure_persistence: None,
-        ..ProptestConfig::with_cases(150)
-    }
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(150) }
 }
 
 proptest! {
@@ -400,11 +357,7 @@ async fn count_rows(runs: Vec<(Vec<u8>, Vec<u8>)>) {
     for (epoch, (picks, added)) in (0_i64..).zip(runs) {
         let mut removed: BTreeMap<u8, u32> = BTreeMap::new();
         for pick in picks {
-            let held: Vec<u8> = model
-                .iter()
-                .filter(|(_, n)| **n > 0)
-                .map(|(v, _)| *v)
-                .collect();
+            let held: Vec<u8> = model.iter().filter(|(_, n)| **n > 0).map(|(v, _)| *v).collect();
             if let Some(value) = held.get(usize::from(pick) % held.len().max(1)) {
                 *removed.entry(*value).or_default() += 1;
                 *model.entry(*value).or_default() -= 1;
@@ -415,11 +368,7 @@ async fn count_rows(runs: Vec<(Vec<u8>, Vec<u8>)>) {
         }
         let value = |v: &u8| vec![Value::Int(i64::from(*v))];
         let removals: Vec<_> = removed.keys().map(value).collect();
-        let mut collapsed = run(
-            &schema,
-            &removals,
-            &added.iter().map(value).collect::<Vec<_>>(),
-        );
+        let mut collapsed = run(&schema, &removals, &added.iter().map(value).collect::<Vec<_>>());
         for (removal, rows) in collapsed.removals.iter_mut().zip(removed.values()) {
             removal.rows = *rows;
         }

@@ -23,17 +23,11 @@ pub(super) fn everything() -> Arc<TableSchema> {
         ("at", Type::Timestamp),
         ("local", Type::LocalTimestamp),
         ("tags", Type::List(Box::new(Type::Text))),
-        (
-            "grid",
-            Type::List(Box::new(Type::List(Box::new(Type::Int32)))),
-        ),
+        ("grid", Type::List(Box::new(Type::List(Box::new(Type::Int32))))),
         ("space and, odd;{}()=", Type::Text),
         ("Größe.x", Type::Int32),
     ];
-    let columns = (1..)
-        .zip(kinds)
-        .map(|(id, (name, kind))| column(id, name, kind))
-        .collect();
+    let columns = (1..).zip(kinds).map(|(id, (name, kind))| column(id, name, kind)).collect();
     table_schema(columns, Identity::Key(vec![0]))
 }
 
@@ -60,10 +54,7 @@ pub(super) fn row(n: i64) -> Vec<Value<'static>> {
         Value::Timestamp(n * 86_400_000_123),
         Value::Timestamp(n * 3_600_000_007 - 9_000_000_000_000),
         Value::List(vec![Value::OwnedText(format!("tag{n}")), Value::Null]),
-        Value::List(vec![
-            Value::List(vec![Value::Int(n), Value::Null]),
-            Value::Null,
-        ]),
+        Value::List(vec![Value::List(vec![Value::Int(n), Value::Null]), Value::Null]),
         Value::Text("odd"),
         Value::Int(n),
     ]
@@ -74,11 +65,7 @@ async fn scratch() {
     let Ok(dir) = std::env::var("SCRATCH_LAKE") else {
         return;
     };
-    let lake = Lake::open(&super::super::LakeOptions {
-        url: dir,
-        ..Default::default()
-    })
-    .unwrap();
+    let lake = Lake::open(&super::super::LakeOptions { url: dir, ..Default::default() }).unwrap();
     let schema = everything();
     let mut table = Table::create(&lake, "s/all");
     for epoch in 0..205_i64 {
@@ -89,10 +76,7 @@ async fn scratch() {
     }
     let mut table = Table::create(&lake, "s/pairs");
     for n in 0..105 {
-        table
-            .apply(&pairs_run(&[n - 3], &[(n, "x"), (n + 1000, "ünï")]))
-            .await
-            .unwrap();
+        table.apply(&pairs_run(&[n - 3], &[(n, "x"), (n + 1000, "ünï")])).await.unwrap();
         commit(&mut table, n).await;
     }
     eprintln!("{} {} {}", table.rows(), table.files(), table.bytes());
