@@ -752,7 +752,8 @@ impl<S: Source> Pipeline<S> {
         let stopped = self
             .tables
             .iter()
-            .filter_map(|(id, t)| Some((id.clone(), t.stopped.clone()?)))
+            .filter(|(_, tracked)| !tracked.absent)
+            .filter_map(|(id, tracked)| Some((id.clone(), tracked.stopped.clone()?)))
             .collect();
         // The acknowledgement is on its way; the source keeps what it does not get.
         self.stream.nudge();

@@ -32,6 +32,7 @@ mod replication;
 mod server_tests;
 mod slot;
 pub mod snapshot;
+mod socket;
 mod storage;
 pub mod stream;
 mod tls;
