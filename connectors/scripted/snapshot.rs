@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 
 use super::connection::Connection;
-use super::position::{Gtid, Gtids};
+use super::position::{Gtid, Gtids, Seen};
 use super::server::lock;
 use super::stream::values;
 use super::table::{Cell, Row, Table};
