@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lakeward::epoch::{EpochFile, Ledger, Member, State};
 use lakeward_connectors::schema::Evolution;
-use lakeward_connectors::scripted::{Gtids, Row, Server, Shared, lock};
+use lakeward_connectors::scripted::{Gtids, Row, Shared, lock};
 use lakeward_connectors::source::Position;
 use lakeward_connectors::{TableId, TableSchema};
 use object_store::memory::InMemory;
@@ -98,7 +98,9 @@ async fn compare(
 
 /// P2 at the end: every table of the source equals it.
 pub async fn end(objects: &InMemory, server: &Shared) -> Res<()> {
-    for id in tables(&lock(server)) {
+    // The lock is free again before the first table is looked at.
+    let tables = lock(server).tables();
+    for id in tables {
         let (rows, now) = {
             let server = lock(server);
             (server.contents(&id).unwrap_or_default(), server.schema(&id))
@@ -116,8 +118,4 @@ pub async fn end(objects: &InMemory, server: &Shared) -> Res<()> {
         same.context("at the end")?;
     }
     Ok(())
-}
-
-fn tables(server: &Server) -> Vec<TableId> {
-    server.tables()
 }

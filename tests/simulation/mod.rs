@@ -16,6 +16,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use lakeward::planted::{Bug, plant, simulate_clock};
+
 use crate::support::jobs::Job;
 use crate::support::{Context, Res, long};
 use world::Seen;
@@ -27,11 +29,30 @@ const THREADS: usize = 2;
 const SEEDS: u64 = 20_000;
 const LONG_SEEDS: u64 = 1_000_000;
 
-/// `simulation::seeds`.
+/// Within so many seeds a planted bug has to show.
+const PLANTED_SEEDS: u64 = 3_000;
+
+/// `simulation::seeds`, and `simulation::planted::<bug>` for each.
 pub fn jobs(select: &dyn Fn(&str) -> bool) -> Vec<Job> {
     let name = "simulation::seeds";
     let all = select(name).then(|| Job::single(name.to_owned(), seeds));
-    all.into_iter().collect()
+    let planted = Bug::ALL.into_iter().filter_map(|bug| {
+        let name = format!("simulation::planted::{bug:?}");
+        select(&name).then(|| Job::single(name, move || planted(bug)))
+    });
+    all.into_iter().chain(planted).collect()
+}
+
+/// A bug is found: the simulation would find others like it.
+fn planted(bug: Bug) -> Res<()> {
+    for seed in 0..number("LAKEWARD_SIM_SEEDS").unwrap_or(PLANTED_SEEDS) {
+        if let Err(error) = one(seed, Some(bug)) {
+            let what = error.lines().next().unwrap_or_default();
+            eprintln!("{bug:?} is found after {} seeds: {what}", seed + 1);
+            return Ok(());
+        }
+    }
+    Err(format!("{bug:?} is not found"))
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -41,7 +62,7 @@ fn number(variable: &str) -> Option<u64> {
 fn seeds() -> Res<()> {
     if let Some(seed) = number("LAKEWARD_SIM_SEED") {
         tell();
-        return one(seed).map(|seen| eprintln!("{seen:?}"));
+        return one(seed, None).map(|seen| eprintln!("{seen:?}"));
     }
     let count = number("LAKEWARD_SIM_SEEDS").unwrap_or(if long() { LONG_SEEDS } else { SEEDS });
     let began = Instant::now();
@@ -55,7 +76,7 @@ fn seeds() -> Res<()> {
                     if seed >= count {
                         return;
                     }
-                    let result = one(seed);
+                    let result = one(seed, None);
                     match (result, seen.lock(), failures.lock()) {
                         (Ok(one), Ok(mut seen), _) => seen.add(one),
                         (Err(error), _, Ok(mut failures)) => failures.push(error),
@@ -73,14 +94,18 @@ fn seeds() -> Res<()> {
 }
 
 /// Runs one seed on a runtime of its own.
-fn one(seed: u64) -> Res<Seen> {
+fn one(seed: u64, bug: Option<Bug>) -> Res<Seen> {
     let run = || -> Res<Seen> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
             .build()
             .context("a runtime")?;
-        runtime.block_on(world::run(seed))
+        runtime.block_on(async {
+            simulate_clock();
+            plant(bug);
+            world::run(seed).await
+        })
     };
     let result = catch_unwind(AssertUnwindSafe(run));
     result
@@ -92,7 +117,7 @@ fn one(seed: u64) -> Res<Seen> {
 fn tell() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,lakeward=debug"));
-    let shown = tracing_subscriber::fmt().with_env_filter(filter).without_time();
+    let shown = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).without_time();
     // There may be one already, which is as good.
     let _ = shown.with_writer(std::io::stderr).try_init();
 }
