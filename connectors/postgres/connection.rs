@@ -4,24 +4,22 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use super::fault;
 use super::replication::Replication;
+use super::socket::{Socket, Tcp};
 use super::tls::{self, Verify};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
@@ -197,13 +195,13 @@ impl Server {
 
     async fn encrypt(&self, place: &Place, host: &str, mut stream: TcpStream) -> Result<Socket> {
         let (config, needed) = match &self.tls {
-            Tls::Never => return Ok(Socket::Tcp(stream)),
+            Tls::Never => return Ok(Socket::Tcp(Tcp::new(stream))),
             Tls::IfOffered(config) => (config, false),
             Tls::Always(config) => (config, true),
         };
         let offered = offers_tls(&mut stream).await.map_err(|error| unreached(place, error))?;
         match (offered, needed) {
-            (false, false) => return Ok(Socket::Tcp(stream)),
+            (false, false) => return Ok(Socket::Tcp(Tcp::new(stream))),
             (false, true) => {
                 return Err(Error::config("the server does not offer TLS")
                     .with("server", place)
@@ -214,7 +212,10 @@ impl Server {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| bad_url("names a host that TLS can't").caused_by(error))?;
         let connector = TlsConnector::from(config.clone());
-        let stream = connector.connect(name, stream).await.map_err(|error| untrusted(place, error));
+        let stream = connector
+            .connect(name, Tcp::new(stream))
+            .await
+            .map_err(|error| untrusted(place, error));
         Ok(Socket::Tls(Box::new(stream?)))
     }
 }
@@ -366,63 +367,6 @@ fn places(config: &Config) -> Result<Vec<Place>> {
         });
     }
     Ok(places)
-}
-
-/// A connected socket of any kind.
-pub enum Socket {
-    /// Plain TCP.
-    Tcp(TcpStream),
-    /// A socket of the same machine.
-    Unix(UnixStream),
-    /// TLS over TCP.
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-macro_rules! each {
-    ($socket:expr, $stream:ident => $call:expr) => {
-        match $socket.get_mut() {
-            Socket::Tcp(stream) => {
-                let $stream = Pin::new(stream);
-                $call
-            }
-            Socket::Unix(stream) => {
-                let $stream = Pin::new(stream);
-                $call
-            }
-            Socket::Tls(stream) => {
-                let $stream = Pin::new(stream.as_mut());
-                $call
-            }
-        }
-    };
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        each!(self, stream => stream.poll_read(cx, buffer))
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        each!(self, stream => stream.poll_write(cx, bytes))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => stream.poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => stream.poll_shutdown(cx))
-    }
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ mod replication;
 mod server_tests;
 mod slot;
 pub mod snapshot;
+mod socket;
 mod storage;
 pub mod stream;
 mod tls;
@@ -245,7 +246,16 @@ impl crate::source::Source for Postgres {
         let control = self.control().await?;
         control.logs_enough().await?;
         let oid = publication::ensure(&control.client, &publication, &wanted).await?;
-        if slot::look(&control.client, &slot).await?.is_none() {
+        let found = match slot::look(&control.client, &slot).await {
+            // It is of no use to anybody any more, and holds its name (P9).
+            Err(error) if error.kind() == crate::ErrorKind::Gap => {
+                tracing::warn!(slot, error = error.full(), "dropping a slot that is lost");
+                slot::drop_unused(&control.client, &slot).await?;
+                None
+            }
+            found => found?,
+        };
+        if found.is_none() {
             slot::create(&server, &control.client, &slot, control.version).await?;
             tracing::info!(slot, "slot made");
         }

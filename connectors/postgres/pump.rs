@@ -11,12 +11,13 @@ use postgres_protocol::message::backend::Message as Backend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
 
-use super::connection::{Server, Socket};
+use super::connection::Server;
 use super::fault::{self, Reply};
 use super::position::Lsn;
 use super::replication::{CopyBoth, header, notice_reply, reply};
+use super::socket::Socket;
 use super::stream::{Batch, Message, Told};
 use crate::error::{Error, Result};
 
@@ -24,6 +25,9 @@ use crate::error::{Error, Result};
 const QUEUE: usize = 16 << 20;
 /// How much is read at one go.
 const READ: usize = 256 << 10;
+/// How long we let the socket fill after it gave little. The server sends every row by itself, and
+/// being woken for each costs several times what decoding it does.
+const GATHER: Duration = Duration::from_millis(1);
 /// How often the server is told where we are, and asked where it is when it says nothing.
 const REPORT: Duration = Duration::from_secs(10);
 /// How long the server may say nothing before we look whether it still serves us.
@@ -74,6 +78,7 @@ impl Pump {
     }
 
     async fn pump(&mut self) -> Result<()> {
+        let mut scarce = false;
         loop {
             let (messages, end) = self.parse();
             if self.asked {
@@ -88,12 +93,23 @@ impl Pump {
             if self.input.capacity() - self.input.len() < READ / 4 {
                 self.input.reserve(READ);
             }
+            let gather = async {
+                if scarce {
+                    self.socket.rest()?;
+                    sleep(GATHER).await;
+                }
+                self.socket.read_buf(&mut self.input).await
+            };
             tokio::select! {
-                read = self.socket.read_buf(&mut self.input) => match read {
-                    Ok(0) => return Err(closed()),
-                    Ok(_) => self.heard = Instant::now(),
-                    Err(error) => return Err(lost(error)),
-                },
+                read = gather => {
+                    self.heard = Instant::now();
+                    scarce = match read {
+                        Ok(0) => return Err(closed()),
+                        // A keepalive by itself doesn't begin a burst.
+                        Ok(bytes) => (64..READ / 4).contains(&bytes),
+                        Err(error) => return Err(lost(error)),
+                    };
+                }
                 () = self.told.changed.notified() => self.report(false).await?,
                 _ = self.clock.tick() => self.tick().await?,
             }

@@ -17,8 +17,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_postgres::Config;
 use tokio_postgres::fallible_iterator::FallibleIterator;
 
-use super::connection::{PINNED, Socket};
+use super::connection::PINNED;
 use super::fault::{self, Reply};
+use super::socket::Socket;
 use crate::error::{Error, Result};
 
 /// One row of text.
