@@ -9,6 +9,7 @@ use lakeward_connectors::batch::{Batch, Builder};
 use lakeward_connectors::schema::{TableId, TableSchema};
 use lakeward_connectors::source::{Position, Sink, View};
 
+use crate::planted::{self, Bug};
 use crate::window::{Delivered, Touched, Window};
 
 /// One step of what a table has to do, in the order of the source's commits (E1).
@@ -291,6 +292,14 @@ impl<P: Position> Changes<P> {
     }
 }
 
+impl<P: Position> Table<P> {
+    /// Whether a transaction is none of its business: it has stopped, or holds it (E6).
+    fn skips(&self, transaction: &P::Transaction) -> bool {
+        let holds = |held: &P| held.contains(transaction) && !planted::is(Bug::IgnoreHeld);
+        self.stopped || self.held.as_ref().is_some_and(holds)
+    }
+}
+
 impl<P> Table<P> {
     fn size(&self) -> usize {
         self.size + self.ahead_size + self.builder.as_ref().map_or(0, Builder::size)
@@ -327,7 +336,10 @@ impl<P: Position> Sink<P> for Changes<P> {
         self.relevant = true;
         let (transaction, serial) = self.open.as_ref()?;
         let table = self.tables.get_mut(&schema.id)?;
-        if table.stopped || table.held.as_ref().is_some_and(|held| held.contains(transaction)) {
+        if table.skips(transaction) {
+            return None;
+        }
+        if planted::is(Bug::SkipChange) && serial % 8 == 0 {
             return None;
         }
         if table.builder.as_ref().is_some_and(|builder| !Arc::ptr_eq(builder.schema(), schema)) {
@@ -343,12 +355,14 @@ impl<P: Position> Sink<P> for Changes<P> {
         self.relevant = true;
         let Some((transaction, serial)) = self.open.as_ref() else { return };
         let Some(table) = self.tables.get_mut(id) else { return };
-        if table.stopped || table.held.as_ref().is_some_and(|held| held.contains(transaction)) {
+        if table.skips(transaction) {
             return;
         }
         self.count += 1;
         table.close();
-        if let Some(touched) = &mut table.touched {
+        if let Some(touched) = &mut table.touched
+            && !planted::is(Bug::TruncateKeepsWindows)
+        {
             touched.truncate(*serial);
         }
         table.steps.push(Step::Truncate(*serial));

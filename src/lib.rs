@@ -13,6 +13,7 @@ pub mod delta;
 pub mod epoch;
 pub mod metrics;
 pub mod pipeline;
+pub mod planted;
 pub mod report;
 pub mod snapshot;
 pub mod start;

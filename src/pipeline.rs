@@ -32,6 +32,7 @@ use crate::buffer::{Changes, Step};
 use crate::delta::Lake;
 use crate::epoch::{Member, Progress, Roster, State};
 use crate::metrics::Meter;
+use crate::planted::{self, Bug};
 use crate::snapshot::{Event, Snapshots};
 use crate::start::{Start, open_writer, plan_starts};
 use crate::writer::{Plan, Report, Writer};
@@ -69,6 +70,9 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// The wall clock, for what people read; no decision but the advisory lease depends on it.
 pub fn now_ms() -> i64 {
+    if let Some(simulated) = planted::clock() {
+        return simulated;
+    }
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as i64)
 }
@@ -272,7 +276,7 @@ impl<S: Source> Pipeline<S> {
     ) -> Result<()> {
         let id = schema.id.clone();
         let has_rows = match &mut self.writer {
-            Some(writer) => writer.add(&id).await?,
+            Some(writer) => writer.add(&id).await? && !planted::is(Bug::ForgetMember),
             None => return Err(Error::internal("a table joins while the writer works")),
         };
         let reason = reason.or_else(|| {
@@ -556,7 +560,7 @@ impl<S: Source> Pipeline<S> {
 
     /// I1: never inside a transaction.
     fn is_flush_due(&self) -> bool {
-        if !self.changes.at_boundary() {
+        if !self.changes.at_boundary() && !planted::is(Bug::FlushInside) {
             return false;
         }
         let waited = self.last_flush.elapsed();
@@ -573,12 +577,15 @@ impl<S: Source> Pipeline<S> {
     }
 
     async fn flush(&mut self) -> Result<()> {
-        debug_assert!(self.changes.at_boundary(), "I1");
+        debug_assert!(self.changes.at_boundary() || planted::is(Bug::FlushInside), "I1");
         if !self.changes.unseen().is_empty() {
             let view = self.source.view().await?;
             self.changes.seen_by(&view, self.snapshots.oldest_window());
         }
         let to = self.changes.position().clone();
+        if planted::is(Bug::AcknowledgeEarly) {
+            self.stream.acknowledge(&to);
+        }
         let plan = Plan {
             identity: self.identity.clone(),
             members: self.roster(&to),
@@ -614,6 +621,9 @@ impl<S: Source> Pipeline<S> {
             let reason = stopped.or_else(|| tracked.and_then(|t| t.reason.clone()));
             roster.insert(id.clone(), Member { state, held: Some(held), progress, reason });
         }
+        if planted::is(Bug::ForgetMember) {
+            roster.pop_first();
+        }
         roster
     }
 
@@ -631,7 +641,7 @@ impl<S: Source> Pipeline<S> {
         let position = self.changes.position().clone();
         for (table, keys) in report.missing {
             let Some(tracked) = self.tables.get(&table) else { continue };
-            if tracked.stopped.is_none() {
+            if tracked.stopped.is_none() && !planted::is(Bug::ForgetKeys) {
                 self.snapshots.add_keys(&tracked.schema, &position, keys);
                 self.dirty = true;
             }

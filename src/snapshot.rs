@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::buffer::{Changes, Step};
 use crate::epoch::Progress;
+use crate::planted::{self, Bug};
 use crate::window::{Scope, Window, unseen_steps};
 
 /// How many keys are read again in one chunk.
@@ -379,7 +380,9 @@ impl<S: Source> Run<S> {
             changes.watch(&table.id, true);
         }
         self.windows.insert(job, Window::new(scope, changes.next_serial()));
-        Order::Read { job, table, rows, must_see: changes.unseen() }
+        let must_see = changes.unseen();
+        let must_see = if planted::is(Bug::MustSeeNothing) { Vec::new() } else { must_see };
+        Order::Read { job, table, rows, must_see }
     }
 
     fn part(

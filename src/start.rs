@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use crate::delta::Lake;
 use crate::epoch::{Progress, State};
 use crate::pipeline::{Settings, now_ms};
+use crate::planted::{self, Bug};
 use crate::writer::{Standing, Writer};
 
 /// The longest a start waits for the daemon that may still be writing (E9).
@@ -136,6 +137,7 @@ pub fn plan_starts<P: Position>(
         match (schema, reason) {
             (Some(schema), None) => {
                 starts.resume = Some(match starts.resume.take() {
+                    _ if planted::is(Bug::ResumeAtEnd) => standing.to.clone(),
                     Some(resume) => resume.meet(&held),
                     None => held.clone(),
                 });

@@ -8,6 +8,7 @@
 mod behavior;
 mod kill;
 mod readers;
+mod simulation;
 mod support;
 mod traps;
 
@@ -39,5 +40,6 @@ fn all(args: &Arguments) -> Res<Vec<Job>> {
     all.extend(behavior::jobs(&select)?);
     all.extend(kill::jobs(&select));
     all.extend(readers::jobs(&select));
+    all.extend(simulation::jobs(&select));
     Ok(all)
 }

@@ -275,6 +275,12 @@ impl Server {
         state.tables.get(table).map(sorted)
     }
 
+    /// What a table looks like after exactly the transactions of `position`.
+    pub fn schema_at(&self, position: &Gtids, table: &TableId) -> Option<Arc<TableSchema>> {
+        let state = self.replay(|gtid| position.contains(gtid));
+        state.tables.get(table).map(|table| table.schema.clone())
+    }
+
     fn replay(&self, mut wanted: impl FnMut(&Gtid) -> bool) -> State {
         let mut state = State::default();
         let wanted = self.log.iter().filter(|entry| wanted(&entry.transaction.gtid));

@@ -1,0 +1,142 @@
+//! A daemon's process: it runs, is killed, is frozen while another one takes over, and wakes up.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use lakeward::delta::Lake;
+use lakeward::metrics::Metrics;
+use lakeward::pipeline::{Settings, run};
+use lakeward_connectors::scripted::{Scripted, Shared};
+use lakeward_connectors::{Error, ErrorKind};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::store::{Disk, SimStore};
+
+/// Whether a process goes on.
+#[derive(Debug, Default)]
+pub struct Gate(Mutex<(bool, Vec<Waker>)>);
+
+impl Gate {
+    /// Freezes the process, or lets it go on.
+    pub fn freeze(&self, frozen: bool) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 = frozen;
+        if !frozen {
+            state.1.drain(..).for_each(Waker::wake);
+        }
+    }
+
+    fn poll(&self, waker: &Waker) -> Poll<()> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.0 {
+            return Poll::Ready(());
+        }
+        state.1.push(waker.clone());
+        Poll::Pending
+    }
+
+    /// Waits while the process is frozen.
+    pub async fn pass(&self) {
+        std::future::poll_fn(|context| self.poll(context.waker())).await;
+    }
+}
+
+/// What processes count.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub restarts: AtomicU64,
+    pub gaps: AtomicU64,
+    pub superseded: AtomicU64,
+}
+
+/// How a process ended by itself.
+pub type Exit = Result<(), String>;
+
+/// One process, from its start to its end.
+#[derive(Debug)]
+pub struct Process {
+    pub gate: Arc<Gate>,
+    pub nonce: String,
+    task: JoinHandle<Exit>,
+}
+
+impl Process {
+    /// Starts a daemon.
+    pub fn start(
+        server: &Shared,
+        disk: &Arc<Disk>,
+        settings: Settings,
+        counters: &Arc<Counters>,
+    ) -> Self {
+        let gate = Arc::new(Gate::default());
+        let lake = Lake::with_store(Arc::new(SimStore::new(disk, &gate)));
+        let nonce = settings.nonce.clone();
+        let (server, counters, held) = (server.clone(), counters.clone(), gate.clone());
+        let task = tokio::spawn(async move {
+            let mut keeping = pin!(keep(&server, lake, settings, &counters));
+            std::future::poll_fn(|context| match held.poll(context.waker()) {
+                Poll::Ready(()) => keeping.as_mut().poll(context),
+                Poll::Pending => Poll::Pending,
+            })
+            .await
+        });
+        Self { gate, nonce, task }
+    }
+
+    /// Whether it has ended by itself.
+    pub fn is_over(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Waits for its end.
+    pub async fn end(self) -> Exit {
+        self.task.await.unwrap_or_else(|error| Err(format!("a process panicked: {error}")))
+    }
+
+    /// kill -9; what it had sent is under way. An end of its own before is judged all the same.
+    pub async fn kill(self) -> Exit {
+        self.task.abort();
+        match self.task.await {
+            Ok(exit) => exit,
+            Err(error) if error.is_cancelled() => Ok(()),
+            Err(error) => Err(format!("a process panicked: {error}")),
+        }
+    }
+}
+
+/// Starts over from the lake as the daemon does, until the source is lost to another process.
+async fn keep(server: &Shared, lake: Lake, settings: Settings, counters: &Counters) -> Exit {
+    let mut wait = Duration::from_millis(100);
+    loop {
+        let (meter, stop) = (Metrics::default().source(&settings.source), CancellationToken::new());
+        let result = run(Scripted::new(server), lake.clone(), settings.clone(), meter, stop).await;
+        let Err(error) = result else { return Ok(()) };
+        tracing::info!(nonce = settings.nonce, error = error.full(), "run ended");
+        if let Some(exit) = judge(&error, counters) {
+            return exit;
+        }
+        counters.restarts.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(2));
+    }
+}
+
+/// Whether a process ends with `error`, and whether that is as it should be.
+fn judge(error: &Error, counters: &Counters) -> Option<Exit> {
+    match error.kind() {
+        ErrorKind::Unavailable => None,
+        ErrorKind::Gap => {
+            counters.gaps.fetch_add(1, Ordering::Relaxed);
+            None
+        }
+        ErrorKind::Config if error.to_string().contains("another lakeward") => {
+            counters.superseded.fetch_add(1, Ordering::Relaxed);
+            Some(Ok(()))
+        }
+        _ => Some(Err(format!("a process ended with an error it must not have: {}", error.full()))),
+    }
+}

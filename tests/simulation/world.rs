@@ -1,0 +1,337 @@
+//! One seed: a database, its users, a store, daemons that come and go, and what goes wrong.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lakeward::pipeline::Settings;
+use lakeward_connectors::scripted::{
+    self, Chance, Faults, Retention, Server, Shared, Views, lock,
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::checks::{self, SOURCE};
+use super::lake::{LakeTable, newest_epoch};
+use super::process::{Counters, Process};
+use super::script;
+use super::store::{Disk, StoreFaults};
+use crate::support::Res;
+
+/// What one seed saw.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Seen {
+    pub flushes: u64,
+    pub crashes: u64,
+    pub zombies: u64,
+    pub superseded: u64,
+    pub restarts: u64,
+    pub gaps: u64,
+    pub transactions: u64,
+    pub seconds: u64,
+}
+
+impl Seen {
+    pub fn add(&mut self, other: Seen) {
+        self.flushes += other.flushes;
+        self.crashes += other.crashes;
+        self.zombies += other.zombies;
+        self.superseded += other.superseded;
+        self.restarts += other.restarts;
+        self.gaps += other.gaps;
+        self.transactions += other.transactions;
+        self.seconds += other.seconds;
+    }
+}
+
+/// The longest the last daemon may take, simulated.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+struct World {
+    chance: Chance,
+    server: Shared,
+    disk: Arc<Disk>,
+    counters: Arc<Counters>,
+    /// The daemon that runs, if any.
+    now: Option<Process>,
+    /// Daemons that others have taken over from, or that run beside.
+    others: Vec<Process>,
+    started: u64,
+    shape: Shape,
+    seen: Seen,
+}
+
+/// What this seed does at all: most do a few things, so that a failure is easy to read.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    crashes: bool,
+    zombies: bool,
+    beside: bool,
+    foreign: bool,
+    redefine: bool,
+    outages: bool,
+    losses: bool,
+    flush: u64,
+    memory: usize,
+}
+
+impl Shape {
+    fn new(chance: &mut Chance) -> Self {
+        Self {
+            crashes: chance.happens(0.7),
+            zombies: chance.happens(0.3),
+            beside: chance.happens(0.15),
+            foreign: chance.happens(0.3),
+            redefine: chance.happens(0.25),
+            outages: chance.happens(0.4),
+            losses: chance.happens(0.15),
+            flush: [20, 50, 100, 300][chance.below(4) as usize],
+            memory: if chance.happens(0.2) { 16 << 10 } else { 16 << 20 },
+        }
+    }
+}
+
+/// Runs the seed `number`.
+///
+/// # Errors
+/// What went wrong that must not.
+pub async fn run(number: u64) -> Res<Seen> {
+    let mut world = World::new(number);
+    script::populate(&mut lock(&world.server), &mut world.chance);
+    let steps = 15 + world.chance.below(25);
+    for _ in 0..steps {
+        world.step().await?;
+    }
+    world.finish().await?;
+    Ok(world.seen)
+}
+
+fn store_faults(chance: &mut Chance) -> StoreFaults {
+    let bad = [0.0, 0.0, 0.01, 0.05][chance.below(4) as usize];
+    StoreFaults {
+        before: bad,
+        after: bad,
+        late: bad,
+        late_up_to: 1_500,
+        slow: [0.3, 0.8][chance.below(2) as usize],
+        slow_up_to: [5, 40][chance.below(2) as usize],
+    }
+}
+
+fn source_faults(chance: &mut Chance) -> Faults {
+    let bad = [0.0, 0.0, 0.002, 0.01][chance.below(4) as usize];
+    Faults {
+        lose: bad,
+        hang: bad / 5.0,
+        delay: [0.05, 0.3][chance.below(2) as usize],
+        delay_up_to: Duration::from_millis([3, 30][chance.below(2) as usize]),
+        tear: bad,
+        forget: bad * 10.0,
+    }
+}
+
+impl World {
+    fn new(number: u64) -> Self {
+        let mut chance = Chance::new(number ^ 0x5eed);
+        let shape = Shape::new(&mut chance);
+        let lag = Duration::from_millis(100);
+        let retentions = [Retention::Refuse, Retention::SkipAhead, Retention::Keep];
+        let settings = scripted::Settings {
+            chunk_rows: 1 + chance.below(5) as usize,
+            part_rows: 1 + chance.below(3) as usize,
+            views: if chance.happens(0.6) { Views::Exact } else { Views::AtLeast(lag) },
+            retention: retentions[chance.below(3) as usize],
+            faults: source_faults(&mut chance),
+        };
+        tracing::info!(?shape, ?settings, "seed {number}");
+        let disk = Disk::new(store_faults(&mut chance), chance.number());
+        Self {
+            server: Server::new(settings, chance.number()),
+            chance,
+            disk,
+            counters: Arc::default(),
+            now: None,
+            others: Vec::new(),
+            started: 0,
+            shape,
+            seen: Seen::default(),
+        }
+    }
+
+    fn settings(&mut self, until_current: bool) -> Settings {
+        self.started += 1;
+        Settings {
+            source: SOURCE.to_owned(),
+            flush_interval: Duration::from_millis(self.shape.flush),
+            memory: self.shape.memory,
+            snapshot_connections: 1 + self.chance.below(3) as usize,
+            catalog_interval: Duration::from_millis([150, 1_000][self.chance.below(2) as usize]),
+            idle_interval: Duration::from_millis(500),
+            until_current,
+            nonce: format!("process {}", self.started),
+        }
+    }
+
+    fn start(&mut self, until_current: bool) -> Process {
+        let settings = self.settings(until_current);
+        tracing::info!(nonce = settings.nonce, "starts");
+        Process::start(&self.server, &self.disk, settings, &self.counters)
+    }
+
+    async fn step(&mut self) -> Res<()> {
+        let shape = self.shape;
+        match self.chance.below(40) {
+            0..22 => self.transact(),
+            22..26 => self.change_processes(shape).await?,
+            26 if shape.beside && self.others.len() < 2 => {
+                let beside = self.start(false);
+                self.others.push(beside);
+            }
+            27 | 28 if shape.foreign => self.meddle().await?,
+            29 | 30 if shape.redefine => {
+                script::redefine(&mut lock(&self.server), &mut self.chance);
+            }
+            31 | 32 if shape.outages => self.outage().await,
+            33 if shape.losses => self.lose(),
+            34 => self.reveal(),
+            35..37 => checks::moment(&self.disk.objects, &self.server).await?,
+            _ => {}
+        }
+        if self.now.as_ref().is_none_or(Process::is_over) {
+            self.replace().await?;
+        }
+        let longest = [5, 60, 60, 400][self.chance.below(4) as usize];
+        sleep(Duration::from_millis(self.chance.below(longest))).await;
+        Ok(())
+    }
+
+    fn transact(&mut self) {
+        for _ in 0..1 + self.chance.below(3) {
+            self.seen.transactions += 1;
+            script::transact(&mut lock(&self.server), &mut self.chance);
+        }
+    }
+
+    async fn replace(&mut self) -> Res<()> {
+        if let Some(over) = self.now.take() {
+            over.end().await?;
+        }
+        self.now = Some(self.start(false));
+        Ok(())
+    }
+
+    async fn change_processes(&mut self, shape: Shape) -> Res<()> {
+        match self.chance.below(3) {
+            0 if shape.zombies => match self.others.pop() {
+                Some(zombie) => {
+                    tracing::info!(nonce = zombie.nonce, "wakes up");
+                    zombie.gate.freeze(false);
+                    // It goes on beside the other one.
+                    sleep(Duration::from_millis(self.chance.below(300))).await;
+                    zombie.kill().await?;
+                }
+                None => {
+                    if let Some(process) = self.now.take() {
+                        tracing::info!(nonce = process.nonce, "freezes");
+                        process.gate.freeze(true);
+                        self.seen.zombies += 1;
+                        self.others.push(process);
+                    }
+                }
+            },
+            1 | 2 if shape.crashes => {
+                if let Some(process) = self.now.take() {
+                    tracing::info!(nonce = process.nonce, "is killed");
+                    self.seen.crashes += 1;
+                    process.kill().await?;
+                    checks::moment(&self.disk.objects, &self.server).await?;
+                    if self.chance.happens(0.5) {
+                        self.transact();
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn meddle(&mut self) -> Res<()> {
+        let tables = script::tables();
+        let id = &tables[self.chance.below(3) as usize];
+        let (optimize, tag) = (self.chance.happens(0.5), self.chance.number());
+        tracing::info!(table = %id, optimize, "another engine commits");
+        let table = LakeTable::load(&self.disk.objects, SOURCE, id).await?;
+        table.meddle(&self.disk.objects, optimize, tag).await
+    }
+
+    async fn outage(&mut self) {
+        match self.chance.below(4) {
+            0 => lock(&self.server).disconnect(),
+            1 => lock(&self.server).fail_over(),
+            _ => {
+                lock(&self.server).set_down(true);
+                sleep(Duration::from_millis(self.chance.below(500))).await;
+                lock(&self.server).set_down(false);
+            }
+        }
+    }
+
+    /// The source loses what a daemon may need.
+    fn lose(&mut self) {
+        let mut server = lock(&self.server);
+        let what = self.chance.below(3);
+        tracing::info!(what, "the source loses its log");
+        match what {
+            0 => {
+                let visible = server.visible();
+                server.purge(&visible);
+            }
+            1 => server.drop_slot(),
+            _ => server.change_identity(),
+        }
+    }
+
+    fn reveal(&mut self) {
+        let mut server = lock(&self.server);
+        let all: Vec<_> = server.history().collect();
+        all.iter().for_each(|gtid| server.reveal(gtid));
+    }
+
+    /// Everything becomes well, one last daemon brings the lake up to date, and they are compared.
+    async fn finish(&mut self) -> Res<()> {
+        for process in self.now.take().into_iter().chain(self.others.drain(..)) {
+            process.kill().await?;
+        }
+        checks::moment(&self.disk.objects, &self.server).await?;
+        self.disk.set(StoreFaults::default());
+        lock(&self.server).settings.faults = Faults::default();
+        self.reveal();
+        let limit = Instant::now() + PATIENCE;
+        loop {
+            let last = self.start(true);
+            let before = self.superseded();
+            match timeout(limit - Instant::now(), last.end()).await {
+                Ok(exit) => exit?,
+                Err(_) => return Err("the last daemon never became current".to_owned()),
+            }
+            // An epoch file that was under way may still have beaten it.
+            if self.superseded() == before {
+                break;
+            }
+        }
+        checks::moment(&self.disk.objects, &self.server).await?;
+        checks::end(&self.disk.objects, &self.server).await?;
+        self.count().await
+    }
+
+    fn superseded(&self) -> u64 {
+        self.counters.superseded.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    async fn count(&mut self) -> Res<()> {
+        let relaxed = std::sync::atomic::Ordering::Relaxed;
+        self.seen.flushes = newest_epoch(&self.disk.objects).await?;
+        self.seen.superseded = self.superseded();
+        self.seen.restarts = self.counters.restarts.load(relaxed);
+        self.seen.gaps = self.counters.gaps.load(relaxed);
+        Ok(())
+    }
+}
