@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lakeward::pipeline::Settings;
-use lakeward_connectors::scripted::{
-    self, Chance, Faults, Retention, Server, Shared, Views, lock,
-};
+use lakeward_connectors::scripted::{self, Chance, Faults, Retention, Server, Shared, Views, lock};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::checks::{self, SOURCE};
