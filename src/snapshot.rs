@@ -245,6 +245,11 @@ impl<S: Source> Snapshots<S> {
 
     /// Hands out work to idle readers.
     pub fn dispatch(&mut self, changes: &mut Changes<S::Position>) {
+        // Within a transaction nobody can say yet that the view must see it (S4), nor which keys
+        // it has touched.
+        if !changes.at_boundary() {
+            return;
+        }
         while let Some(&reader) = self.idle.last() {
             let position = changes.position().clone();
             let next = self.runs.iter_mut().find(|(_, run)| run.is_ready(&position));
@@ -304,6 +309,10 @@ impl<S: Source> Snapshots<S> {
     /// (S3). Returns the tables that have nothing left to read (S8).
     pub fn close_windows(&mut self, changes: &mut Changes<S::Position>) -> Vec<TableId> {
         let mut complete = Vec::new();
+        // Within a transaction no window knows yet whether its view saw it.
+        if !changes.at_boundary() {
+            return complete;
+        }
         for (id, run) in &mut self.runs {
             let position = changes.position();
             let closed = run.windows.iter().filter(|(_, window)| window.is_closed_at(position));
@@ -314,7 +323,7 @@ impl<S: Source> Snapshots<S> {
             }
             if run.windows.is_empty() {
                 changes.watch(id, false);
-                if !run.has_next() && run.splitting.is_none() && changes.at_boundary() {
+                if !run.has_next() && run.splitting.is_none() {
                     complete.push(id.clone());
                 }
             }
