@@ -74,6 +74,10 @@ pub trait Source: Send + 'static {
     /// that matches but can't be kept, with the reason.
     fn discover(&mut self) -> impl Future<Output = Result<Catalog<Self::Position>>> + Send;
 
+    /// Says which [`Established::identity`] the lake knows. When [`establish`](Self::establish)
+    /// finds another one, what is left of the log is of no use, and it begins anew.
+    fn expect(&mut self, _identity: &str) {}
+
     /// Makes sure that the log is kept, and that changes of `tables` are in it: creates what is
     /// missing (publication, then slot) where permitted.
     ///

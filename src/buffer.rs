@@ -369,10 +369,10 @@ impl<P: Position> Sink<P> for Changes<P> {
     }
 
     fn commit(&mut self, position: P, micros: i64) {
-        if let Some((transaction, serial)) = self.open.take() {
-            if self.relevant {
-                self.delivered.push(Delivered { serial, transaction, seen: false });
-            }
+        if let Some((transaction, serial)) = self.open.take()
+            && self.relevant
+        {
+            self.delivered.push(Delivered { serial, transaction, seen: false });
         }
         self.committed_micros = micros;
         self.advance(position);

@@ -111,6 +111,9 @@ impl<S: Source> Clone for Look<S> {
 
 type WriterBox<S> = Box<Writer<<S as Source>::Position>>;
 
+/// The writer comes back with what became of its work.
+type Worked<S> = (WriterBox<S>, Result<Done<<S as Source>::Position>>);
+
 enum Done<P> {
     Applied,
     Flushed(Report<P>),
@@ -127,7 +130,7 @@ pub struct Pipeline<S: Source> {
     refused: BTreeMap<TableId, String>,
     /// `None` while it works.
     writer: Option<WriterBox<S>>,
-    working: JoinSet<(WriterBox<S>, Result<Done<S::Position>>)>,
+    working: JoinSet<Worked<S>>,
     /// What the writer works on, in bytes of the memory budget.
     in_writer: usize,
     identity: String,
@@ -172,7 +175,11 @@ impl<S: Source> Pipeline<S> {
         let (writer, standing) = open_writer(&lake, &settings).await?;
         let catalog = source.discover().await?;
         let schemas: Vec<_> = catalog.tables.iter().map(|listed| listed.schema.clone()).collect();
+        if let Some(standing) = &standing {
+            source.expect(&standing.identity);
+        }
         let established = source.establish(&schemas).await?;
+        source.expect(&established.identity);
         let starts = plan_starts(standing, &catalog, &established);
         let resume = starts.resume.unwrap_or_else(|| established.oldest.clone());
         info!(source = settings.source, position = %resume, tables = schemas.len(), "following");
@@ -551,7 +558,7 @@ impl<S: Source> Pipeline<S> {
     fn give<F, Fut>(&mut self, operation: F)
     where
         F: FnOnce(WriterBox<S>) -> Fut,
-        Fut: Future<Output = (WriterBox<S>, Result<Done<S::Position>>)> + Send + 'static,
+        Fut: Future<Output = Worked<S>> + Send + 'static,
     {
         if let Some(writer) = self.writer.take() {
             self.working.spawn(operation(writer));

@@ -473,10 +473,10 @@ async fn serve<S: Source>(
             Ok(event) => event,
             Err(error) => Some(Event::Failed(job, error)),
         };
-        if let Some(event) = event {
-            if report.send(event).await.is_err() {
-                return;
-            }
+        if let Some(event) = event
+            && report.send(event).await.is_err()
+        {
+            return;
         }
         if report.send(Event::Idle(number)).await.is_err() {
             return;

@@ -121,12 +121,12 @@ pub fn plan_starts<P: Position>(
             (_, State::Stopped | State::Gap) => {
                 Some(format!("it was stopped: {}", member.reason.unwrap_or_default()))
             }
-            (None, _) => Some("the lake has no such table any more".to_owned()),
+            (None, _) => Some("gap: the lake has no such table any more".to_owned()),
             (Some(_), _) if replaced => {
-                Some("the database, publication or slot is not the one it was read from".to_owned())
+                Some("gap: the database, publication or slot is another one now".to_owned())
             }
             (Some(_), _) if !held.covers(&established.oldest) => Some(format!(
-                "the log no longer holds what follows {held}; it starts at {}",
+                "gap: the log no longer holds what follows {held}; it starts at {}",
                 established.oldest
             )),
             (Some(_), _) if member.progress.staged => {

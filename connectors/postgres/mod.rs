@@ -73,6 +73,8 @@ pub struct Postgres {
     catalog: Arc<catalog::Options>,
     server: Server,
     control: Option<Control>,
+    /// The identity that the lake knows.
+    known: Option<String>,
     /// The walsender of the stream opened last, or 0.
     walsender: Arc<AtomicI32>,
 }
@@ -105,6 +107,7 @@ impl Postgres {
                 text_columns: options.text_columns.clone(),
             }),
             control: None,
+            known: None,
             walsender: Arc::default(),
             options,
         })
@@ -236,13 +239,17 @@ impl crate::source::Source for Postgres {
         })
     }
 
+    fn expect(&mut self, identity: &str) {
+        self.known = Some(identity.to_owned());
+    }
+
     async fn establish(&mut self, tables: &[Arc<TableSchema>]) -> Result<Established<Lsn>> {
         const IDENTITY: &str = "SELECT (SELECT system_identifier FROM \
             pg_catalog.pg_control_system())::text || '/' || (SELECT oid FROM \
             pg_catalog.pg_database WHERE datname = pg_catalog.current_database())::text";
         let Options { publication, slot, .. } = self.options.clone();
         let wanted: BTreeSet<_> = tables.iter().map(|table| table.id.clone()).collect();
-        let server = self.server.clone();
+        let (server, known) = (self.server.clone(), self.known.clone());
         let control = self.control().await?;
         control.logs_enough().await?;
         let oid = publication::ensure(&control.client, &publication, &wanted).await?;
@@ -255,13 +262,21 @@ impl crate::source::Source for Postgres {
             }
             found => found?,
         };
+        let database = control.text("identifying the database", IDENTITY).await?;
+        let identity = format!("{database}/{slot}/{oid}");
+        let mut found = found;
+        if found.is_some() && known.as_ref().is_some_and(|known| *known != identity) {
+            // The server can't decode what was written before the publication was made.
+            tracing::warn!(slot, "dropping a slot that is older than its publication");
+            slot::drop_unused(&control.client, &slot).await?;
+            found = None;
+        }
         if found.is_none() {
             slot::create(&server, &control.client, &slot, control.version).await?;
             tracing::info!(slot, "slot made");
         }
-        let database = control.text("identifying the database", IDENTITY).await?;
         let oldest = self.slot().await?.confirmed;
-        Ok(Established { oldest, identity: format!("{database}/{slot}/{oid}") })
+        Ok(Established { oldest, identity })
     }
 
     async fn stream(&mut self, from: &Lsn, tables: &[Arc<TableSchema>]) -> Result<stream::Stream> {

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `oid=` | the table was dropped and created again, or another took its name |
 //! | `rows=` file, or TOAST table and number of columns | a rewrite by `ALTER TABLE` |
-//! | `published=` | the publication's column list or row filter changed |
+//! | `published=` | the publication's column list or row filter changed, or the table left it and came back |
 //! | `+leaf…=` file of a partition | a partition with rows came, went, or was truncated |
 //! | `?label…=` | a label of an enum was renamed |
 //!

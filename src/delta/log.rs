@@ -210,6 +210,9 @@ async fn newest_checkpoint(lake: &Lake, files: &Files) -> Result<Option<(i64, St
     Ok(None)
 }
 
+/// A commit as it was read: its version and, unless it is gone, its bytes.
+type Read = Result<(i64, Option<Bytes>)>;
+
 async fn replay(
     lake: &Lake,
     table: &str,
@@ -218,7 +221,7 @@ async fn replay(
     files: &Files,
 ) -> Result<Snapshot> {
     let mut version = start;
-    let reads: Vec<BoxFuture<'_, Result<(i64, Option<Bytes>)>>> = files
+    let reads: Vec<BoxFuture<'_, Read>> = files
         .commits
         .range(start + 1..)
         .map(|(version, path)| async move { Ok((*version, lake.get(path).await?)) }.boxed())

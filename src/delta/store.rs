@@ -217,12 +217,12 @@ impl Lake {
         let directory = Url::parse(&self.url).ok().filter(|url| url.scheme() == "file");
         if let Some(directory) = directory.and_then(|url| url.to_file_path().ok()) {
             let above = directory.ancestors().find_map(|at| Some((at, at.metadata().ok()?)));
-            if let Some((at, found)) = above {
-                if !found.is_dir() || found.permissions().readonly() {
-                    return Err(Error::config("the lake's directory can't be written")
-                        .with("path", at.display())
-                        .remedy("make it a directory that this user may write to"));
-                }
+            if let Some((at, found)) = above
+                && (!found.is_dir() || found.permissions().readonly())
+            {
+                return Err(Error::config("the lake's directory can't be written")
+                    .with("path", at.display())
+                    .remedy("make it a directory that this user may write to"));
             }
         }
         self.list("_lakeward").await.map(drop)

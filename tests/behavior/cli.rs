@@ -47,7 +47,7 @@ fn refused(scene: &Scene, words: &[&str]) -> Res<()> {
 
 fn unknown_keys_are_refused(server: Server) -> Res<()> {
     let scene = edited(server, "unknown_key", "flush_interval", "flush_intervall")?;
-    refused(&scene, &["flush_intervall", "line 3"])
+    refused(&scene, &["flush_intervall", "config.toml:3:"])
 }
 
 fn every_fault_is_named(server: Server) -> Res<()> {

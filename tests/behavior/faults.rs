@@ -101,10 +101,14 @@ fn slot_advanced(server: Server) -> Res<()> {
     scene.run_until_current()?;
     let before = scene.setup.log_text()?.len();
     scene.pg.exec("delete from t where id > 100; update t set v = 'w' where id < 10")?;
-    scene.pg.exec(&format!(
+    let advance = format!(
         "select pg_replication_slot_advance('lakeward_{}', pg_current_wal_insert_lsn())",
         scene.source
-    ))?;
+    );
+    // The server notices a moment later that the daemon is gone.
+    until("the slot being free", Duration::from_secs(10), TICK, || {
+        Ok(scene.pg.exec(&advance).ok())
+    })?;
     scene.pg.exec("insert into t values (1000, 'later')")?;
     scene.run_until_current()?;
     has(&scene.setup.log_text()?[before..], "gap")?;

@@ -38,6 +38,8 @@ pub(super) struct TableRow {
     /// The publication's column list (`attnum`s), where it has one.
     pub list: Option<Vec<u32>>,
     pub filter: Option<String>,
+    /// The publication's own entry for the table: another one when it left and came back.
+    pub member: Option<u32>,
     /// The publication carries stored generated columns.
     pub generated: bool,
 }
@@ -96,6 +98,9 @@ impl TableRow {
             self.list.as_ref().map_or("*".to_owned(), |list| join(list.iter())),
             format!("g{}", join(generated.map(|column| &column.id))),
             self.filter.as_deref().map_or(String::new(), digest),
+            // A table that was taken out of the publication and put back is a member anew, and
+            // its changes in between are not in the log.
+            format!("m{}", self.member.unwrap_or(0)),
         ];
         let leaf = |leaf: &LeafRow| Leaf { oid: leaf.oid, file: leaf.file, logged: leaf.logged };
         let label = |(oid, label): &(u32, String)| (*oid, digest(label));
@@ -190,13 +195,15 @@ from parts p join pg_type t on t.oid = p.oid left join pg_type e on e.oid = t.ty
 /// the publication also has the whole schema.
 fn publication_sql(version: i32) -> String {
     if version < 150_000 {
-        return "select null::int2vector as prattrs, null::text as filter, false as generated \
-                where $2::text <> $2"
+        return "select null::int2vector as prattrs, null::text as filter, false as generated, \
+                r.oid::int8 as member from pg_publication p \
+                left join pg_publication_rel r on r.prpubid = p.oid and r.prrelid = c.oid \
+                where p.pubname = $2 limit 1"
             .to_owned();
     }
     let generated = if version < 180_000 { "false" } else { "p.pubgencols = 's'" };
     format!(
-        "select r.prattrs, {generated} as generated, case when s.oid is null
+        "select r.oid::int8 as member, r.prattrs, {generated} as generated, case when s.oid is null
            then pg_get_expr(r.prqual, r.prrelid) end as filter
          from pg_publication p
          left join pg_publication_rel r on r.prpubid = p.oid and r.prrelid = c.oid
@@ -220,7 +227,7 @@ select jsonb_build_object(
   'columns', columns.list, 'indexes', indexes.list, 'leaves', leaves.list,
   'labels', labels.list,
   'list', case when published.prattrs is not null then to_jsonb(published.prattrs::int2[]) end,
-  'filter', published.filter, 'generated', coalesce(published.generated, false))
+  'filter', published.filter, 'member', published.member, 'generated', coalesce(published.generated, false))
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 cross join lateral (

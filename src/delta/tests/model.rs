@@ -168,7 +168,7 @@ impl Life {
         let full = |key: u8, value: u8, schema: &TableSchema| {
             let mut row = vec![self.key(key)];
             row.resize(schema.columns.len(), Value::OwnedText(value.to_string()));
-            if value % 3 == 0 {
+            if value.is_multiple_of(3) {
                 row[last] = Value::Null;
             }
             row
@@ -228,7 +228,7 @@ impl Life {
             _ => Fault::None,
         }));
         let mut outcome = self.table.commit(&txns, Map::new(), "WRITE").await;
-        if outcome.is_err() && faults.len() % 2 == 0 {
+        if outcome.is_err() && faults.len().is_multiple_of(2) {
             outcome = self.table.commit(&txns, Map::new(), "WRITE").await;
         }
         self.store.plan([]);
