@@ -4,7 +4,7 @@
 //! created; each table with changes gets its one commit; only then the flush is reported, and the
 //! source acknowledged.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -31,7 +31,8 @@ const OPENS_AT_ONCE: usize = 16;
 pub struct Writer<P: Position> {
     lake: Lake,
     source: String,
-    tables: HashMap<TableId, Slot>,
+    /// In order, so that the same events always make the same requests.
+    tables: BTreeMap<TableId, Slot>,
     members: Roster<P>,
     ledger: Ledger<P>,
 }
@@ -105,7 +106,7 @@ impl<P: Position> Writer<P> {
         let mut writer = Self {
             lake,
             source: source.to_owned(),
-            tables: HashMap::new(),
+            tables: BTreeMap::new(),
             members: Roster::new(),
             ledger,
         };

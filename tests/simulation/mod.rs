@@ -30,7 +30,7 @@ const SEEDS: u64 = 20_000;
 const LONG_SEEDS: u64 = 1_000_000;
 
 /// Within so many seeds a planted bug has to show.
-const PLANTED_SEEDS: u64 = 3_000;
+const PLANTED_SEEDS: u64 = 20_000;
 
 /// `simulation::seeds`, and `simulation::planted::<bug>` for each.
 pub fn jobs(select: &dyn Fn(&str) -> bool) -> Vec<Job> {

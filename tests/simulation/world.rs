@@ -24,6 +24,7 @@ pub struct Seen {
     pub restarts: u64,
     pub gaps: u64,
     pub transactions: u64,
+    /// Simulated time.
     pub seconds: u64,
 }
 
@@ -55,6 +56,9 @@ struct World {
     started: u64,
     shape: Shape,
     seen: Seen,
+    /// How the store is when it is not at its worst.
+    usual: StoreFaults,
+    began: Instant,
 }
 
 /// What this seed does at all: most do a few things, so that a failure is easy to read.
@@ -67,6 +71,7 @@ struct Shape {
     redefine: bool,
     outages: bool,
     losses: bool,
+    storms: bool,
     flush: u64,
     memory: usize,
 }
@@ -81,6 +86,7 @@ impl Shape {
             redefine: chance.happens(0.25),
             outages: chance.happens(0.4),
             losses: chance.happens(0.15),
+            storms: chance.happens(0.3),
             flush: [20, 50, 100, 300][chance.below(4) as usize],
             memory: if chance.happens(0.2) { 16 << 10 } else { 16 << 20 },
         }
@@ -140,7 +146,8 @@ impl World {
             faults: source_faults(&mut chance),
         };
         tracing::info!(?shape, ?settings, "seed {number}");
-        let disk = Disk::new(store_faults(&mut chance), chance.number());
+        let usual = store_faults(&mut chance);
+        let disk = Disk::new(usual, chance.number());
         Self {
             server: Server::new(settings, chance.number()),
             chance,
@@ -151,6 +158,8 @@ impl World {
             started: 0,
             shape,
             seen: Seen::default(),
+            usual,
+            began: Instant::now(),
         }
     }
 
@@ -190,6 +199,7 @@ impl World {
             31 | 32 if shape.outages => self.outage().await,
             33 if shape.losses => self.lose(),
             34 => self.reveal(),
+            37 | 38 if shape.storms => self.storm().await,
             35..37 => checks::moment(&self.disk.objects, &self.server).await?,
             _ => {}
         }
@@ -272,6 +282,15 @@ impl World {
         }
     }
 
+    /// For a while the store hardly answers, and much of what it is sent arrives later.
+    async fn storm(&mut self) {
+        let worst =
+            StoreFaults { before: 0.3, after: 0.2, late: 0.3, late_up_to: 4_000, ..self.usual };
+        self.disk.set(worst);
+        sleep(Duration::from_millis(self.chance.below(5_000))).await;
+        self.disk.set(self.usual);
+    }
+
     /// The source loses what a daemon may need.
     fn lose(&mut self) {
         let mut server = lock(&self.server);
@@ -326,6 +345,7 @@ impl World {
 
     async fn count(&mut self) -> Res<()> {
         let relaxed = std::sync::atomic::Ordering::Relaxed;
+        self.seen.seconds = self.began.elapsed().as_secs();
         self.seen.flushes = newest_epoch(&self.disk.objects).await?;
         self.seen.superseded = self.superseded();
         self.seen.restarts = self.counters.restarts.load(relaxed);
