@@ -13,7 +13,8 @@
 //! the table a new file but keep its TOAST table; adding a column changes the number of columns but
 //! not the file; a rewrite by `ALTER TABLE` (`ALTER … TYPE … USING`, a volatile default, `SET
 //! LOGGED`) changes both, for it also makes a new TOAST table. A table of narrow fixed-width
-//! columns has no TOAST table: there every new file counts, also that of a `VACUUM FULL`.
+//! columns has no TOAST table: there every new file counts, also that of a `VACUUM FULL` or
+//! `TRUNCATE`.
 //!
 //! A partition that is new since the last look is no reason to read the table again when it was
 //! created as a partition, or has no pages yet: all its rows came through the log.

@@ -291,13 +291,16 @@ order by n.nspname, c.relname";
 
 /// An error of the server or the connection while `doing` something, as the daemon sees it.
 pub(in crate::postgres) fn fault(error: tokio_postgres::Error, doing: &str) -> Error {
+    use std::error::Error as _;
+    let lost =
+        error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>());
     let message = format!("can't {doing}");
-    match error.code() {
-        Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
-            Error::config(message).caused_by(error)
-        }
+    let fault = match error.code() {
+        Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => Error::config(message),
+        None if !lost => Error::internal(message),
         // What fails for another reason than a missing right may well succeed when tried again:
         // a server that goes down, a conflict, an object that was dropped while it was looked at.
-        _ => Error::unavailable(message).caused_by(error),
-    }
+        _ => Error::unavailable(message),
+    };
+    fault.caused_by(error)
 }

@@ -44,11 +44,15 @@ impl Select<'_> {
     /// evenly. The key's columns come in the schema's order, as text.
     pub(super) fn sample(&self, parts: usize, percent: f64) -> String {
         let (key, from) = (self.key_columns(), &self.access.from);
-        let texts = self.schema.key().iter().map(|&at| format!("{}::text", self.column(at)));
-        let texts = texts.collect::<Vec<_>>().join(", ");
+        let parts_of_key = self.schema.key().iter().enumerate();
+        let texts: Vec<_> = parts_of_key
+            .map(|(part, &at)| format!("{}::text as k{part}", self.column(at)))
+            .collect();
+        let names: Vec<_> = (0..texts.len()).map(|part| format!("k{part}")).collect();
+        let (texts, names) = (texts.join(", "), names.join(", "));
         format!(
-            "select {texts} from (
-               select *, row_number() over w as place, count(*) over () as places
+            "select {names} from (
+               select {texts}, row_number() over w as place, count(*) over () as places
                from {from} tablesample system ({percent}) window w as (order by {key})) sampled
              where place < places and (place * {parts} / places) <> ((place - 1) * {parts} / places)
              order by place"
