@@ -426,7 +426,9 @@ impl Reader<'_> {
         let slot = text(self, "slot").unwrap_or(default);
         let ssl_root_cert = text(self, "ssl_root_cert").map(PathBuf::from);
         let chosen = table.contains_key("slot");
-        if chosen && !slot.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_') {
+        if chosen
+            && !slot.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        {
             let message = format!("{}: '{slot}': Postgres allows a-z, 0-9 and _", key("slot"));
             self.fault(table.get("slot").map_or(at, |item| item.span().start), message);
         }
