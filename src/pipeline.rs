@@ -133,6 +133,8 @@ pub struct Pipeline<S: Source> {
     target: S::Position,
     /// Whether the roster changed since the last epoch.
     dirty: bool,
+    /// Whether the writer has applied what no epoch has committed.
+    applied: bool,
     last_flush: Instant,
     last_catalog: Instant,
     last_view: Instant,
@@ -189,6 +191,7 @@ impl<S: Source> Pipeline<S> {
             durable: resume,
             target: look.high.clone(),
             dirty: true,
+            applied: false,
             last_flush: now,
             last_catalog: now,
             last_view: now,
@@ -216,7 +219,9 @@ impl<S: Source> Pipeline<S> {
                 let held = Some(held).filter(|held| !self.changes.position().covers(held));
                 self.changes.add(id.clone(), held.clone());
                 if !progress.is_done() {
-                    self.snapshots.begin(schema.clone(), look.high.clone(), None, progress);
+                    // The run before may have ended before its own horizon was passed.
+                    let horizon = Some(look.horizon.clone());
+                    self.snapshots.begin(schema.clone(), look.high.clone(), horizon, progress);
                 }
                 let now = catalog.tables.iter().find(|listed| listed.schema.id == id);
                 let drift = now
@@ -524,6 +529,7 @@ impl<S: Source> Pipeline<S> {
         }
         if self.changes.size() >= self.settings.memory / 4 {
             let work = self.take_work();
+            self.applied = true;
             self.give(move |mut writer| async move {
                 let done = writer.apply(work).await.map(|()| Done::Applied);
                 (writer, done)
@@ -555,7 +561,7 @@ impl<S: Source> Pipeline<S> {
         }
         let waited = self.last_flush.elapsed();
         let moved = !self.durable.covers(self.changes.position());
-        let needed = self.changes.has_work() || self.dirty || self.in_writer > 0;
+        let needed = self.changes.has_work() || self.dirty || self.applied;
         let caught_up = self.settings.until_current
             && self.changes.position().covers(&self.target)
             && self.snapshots.is_empty();
@@ -582,7 +588,7 @@ impl<S: Source> Pipeline<S> {
             to,
             now_ms: now_ms(),
         };
-        self.dirty = false;
+        (self.dirty, self.applied) = (false, false);
         self.last_flush = Instant::now();
         self.give(move |mut writer| async move {
             let done = writer.flush(plan).await.map(Done::Flushed);
@@ -738,14 +744,16 @@ impl<S: Source> Pipeline<S> {
     async fn end(&mut self) -> Result<Ended> {
         self.settle_writer().await?;
         // A transaction that is under way has left no complete steps to flush on its own.
-        if self.changes.at_boundary() && (self.changes.has_work() || self.dirty) {
+        let open = self.changes.has_work() || self.dirty || self.applied;
+        if self.changes.at_boundary() && open {
             self.flush().await?;
             self.settle_writer().await?;
         }
         let stopped = self
             .tables
             .iter()
-            .filter_map(|(id, t)| Some((id.clone(), t.stopped.clone()?)))
+            .filter(|(_, tracked)| !tracked.absent)
+            .filter_map(|(id, tracked)| Some((id.clone(), tracked.stopped.clone()?)))
             .collect();
         // The acknowledgement is on its way; the source keeps what it does not get.
         self.stream.nudge();

@@ -65,7 +65,9 @@ struct Run<S: Source> {
     staged: bool,
     /// Whether the table is read whole in one view (S11).
     whole: bool,
-    /// The job that splits the table, and the chunks under way.
+    /// Whether the table is split into ranges, as far as it can be.
+    split: bool,
+    /// The job that splits it, and the chunks under way.
     splitting: Option<Job>,
     windows: BTreeMap<Job, WindowOf<S>>,
     /// Rows read so far, for progress.
@@ -122,6 +124,7 @@ impl<S: Source> Snapshots<S> {
             ranges: progress.ranges.into(),
             keys: progress.keys.into(),
             staged: progress.staged,
+            split: false,
             splitting: None,
             windows: BTreeMap::new(),
             rows: 0,
@@ -355,8 +358,9 @@ impl<S: Source> Run<S> {
         changes: &mut Changes<S::Position>,
     ) -> Order<Tx<S>> {
         let table = self.schema.clone();
-        let unsplit = self.ranges.len() == 1 && self.ranges[0] == Range::default();
-        if unsplit && !self.whole && self.windows.is_empty() && self.rows == 0 {
+        let unsplit =
+            self.keys.is_empty() && self.ranges.len() == 1 && self.ranges[0] == Range::default();
+        if unsplit && !self.whole && !std::mem::replace(&mut self.split, true) {
             self.splitting = Some(job);
             let parts = connections * RANGES_A_CONNECTION;
             return Order::Split { job, table, parts };

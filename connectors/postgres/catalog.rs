@@ -26,7 +26,7 @@ use crate::source::Resolved;
 mod identity;
 mod query;
 #[cfg(all(test, feature = "server-tests"))]
-mod server_tests;
+pub(super) mod server_tests;
 
 pub(super) use query::fault;
 use query::{ColumnRow, TableRow};

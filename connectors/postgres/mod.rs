@@ -246,7 +246,16 @@ impl crate::source::Source for Postgres {
         let control = self.control().await?;
         control.logs_enough().await?;
         let oid = publication::ensure(&control.client, &publication, &wanted).await?;
-        if slot::look(&control.client, &slot).await?.is_none() {
+        let found = match slot::look(&control.client, &slot).await {
+            // It is of no use to anybody any more, and holds its name (P9).
+            Err(error) if error.kind() == crate::ErrorKind::Gap => {
+                tracing::warn!(slot, error = error.full(), "dropping a slot that is lost");
+                slot::drop_unused(&control.client, &slot).await?;
+                None
+            }
+            found => found?,
+        };
+        if found.is_none() {
             slot::create(&server, &control.client, &slot, control.version).await?;
             tracing::info!(slot, "slot made");
         }
@@ -281,8 +290,21 @@ impl crate::source::Source for Postgres {
     }
 
     async fn view(&mut self) -> Result<Visible> {
-        let sql = "SELECT pg_catalog.pg_current_snapshot()::text";
-        self.control().await?.text("asking what is visible", sql).await?.parse()
+        // Of other users' sessions only the database is shown to everybody, not the transaction:
+        // what can't be told counts as at work here.
+        const SQL: &str = "SELECT pg_catalog.pg_current_snapshot()::text, \
+            ARRAY(SELECT backend_xid::text FROM pg_catalog.pg_stat_activity \
+                  WHERE datname <> pg_catalog.current_database() AND backend_xid IS NOT NULL \
+                  UNION ALL SELECT transaction::text FROM pg_catalog.pg_prepared_xacts \
+                  WHERE database <> pg_catalog.current_database())";
+        let client = &self.control().await?.client;
+        let row = client.query_one(SQL, &[]).await;
+        let row = row.map_err(|error| fault::query("asking what is visible", error))?;
+        let mut view: Visible = row.get::<_, &str>(0).parse()?;
+        let elsewhere: Vec<String> = row.get(1);
+        let elsewhere: Vec<u32> = elsewhere.iter().filter_map(|xid| xid.parse().ok()).collect();
+        view.elsewhere(&elsewhere);
+        Ok(view)
     }
 
     async fn check(&mut self) -> Result<Vec<Finding>> {

@@ -35,6 +35,9 @@ pub struct Visible {
     pub xmax: u64,
     /// Those between that had not ended, ascending.
     pub xip: Vec<u64>,
+    /// Those of `xip` that may have written to this database: all that are not known to be at work
+    /// in another one.
+    pub open: Vec<u64>,
 }
 
 impl Lsn {
@@ -136,6 +139,14 @@ impl Visible {
     }
 }
 
+impl Visible {
+    /// Takes note of transactions (32-bit ids) that are at work in another database.
+    pub fn elsewhere(&mut self, xids: &[u32]) {
+        let elsewhere: Vec<u64> = xids.iter().filter_map(|xid| self.widen(*xid)).collect();
+        self.open.retain(|xid| !elsewhere.contains(xid));
+    }
+}
+
 impl View<Commit> for Visible {
     fn sees(&self, commit: &Commit) -> bool {
         let Some(xid) = self.widen(commit.xid) else {
@@ -145,7 +156,9 @@ impl View<Commit> for Visible {
     }
 
     fn is_past(&self, earlier: &Self) -> bool {
-        self.xmin >= earlier.xmax
+        earlier.open.iter().all(|xid| {
+            *xid < self.xmin || (*xid < self.xmax && self.xip.binary_search(xid).is_err())
+        })
     }
 }
 
@@ -165,7 +178,8 @@ impl FromStr for Visible {
             xip.push(id.parse().map_err(|_| wrong())?);
         }
         xip.sort_unstable();
-        Ok(Self { xmin, xmax, xip })
+        let open = xip.clone();
+        Ok(Self { xmin, xmax, xip, open })
     }
 }
 

@@ -27,6 +27,9 @@ pub enum Misfit {
     NotANumber,
     /// It has more digits than the type.
     Digits,
+    /// It lies after 294247-01-10, where microseconds from 1970 end. Postgres, which counts from
+    /// 2000, goes on for 30 years.
+    Late,
     /// It is an array of several dimensions, or one that doesn't begin at 1.
     Dimensions,
 }
@@ -46,6 +49,7 @@ impl fmt::Display for Misfit {
             Misfit::Infinite => "it is infinite",
             Misfit::NotANumber => "it isn't a number",
             Misfit::Digits => "it has too many digits",
+            Misfit::Late => "it lies after the year 294246",
             Misfit::Dimensions => "its array has several dimensions or doesn't begin at 1",
         })
     }
@@ -136,7 +140,8 @@ fn integer(text: &[u8]) -> Result<i64, Misfit> {
         Some(value) if negative => Ok(-(value as i64)),
         Some(value) => Ok(value as i64),
         // 19 digits, one of which may be too many.
-        None => utf8(text)?.parse().map_err(|_| Misfit::Form),
+        None if body.len() == 19 => utf8(text)?.parse().map_err(|_| Misfit::Form),
+        None => Err(Misfit::Form),
     }
 }
 
@@ -242,9 +247,11 @@ fn timestamp(text: &[u8]) -> Result<i64, Misfit> {
     let moment = || {
         let (days, rest) = calendar(body, before_christ)?;
         let (micros, zone) = time_of_day(rest)?;
-        days.checked_mul(86_400_000_000)?.checked_add(micros)?.checked_sub(offset(zone)?)
+        Some((days, micros - offset(zone)?))
     };
-    moment().ok_or_else(|| no_moment(text))
+    let (days, micros) = moment().ok_or_else(|| no_moment(text))?;
+    let moment = i128::from(days) * 86_400_000_000 + i128::from(micros);
+    i64::try_from(moment).map_err(|_| Misfit::Late)
 }
 
 fn no_moment(text: &[u8]) -> Misfit {

@@ -33,18 +33,19 @@ enum State {
 }
 
 pub(super) fn run(batches: &[Batch]) -> Result<Parts> {
-    let mut walk = Walk::default();
+    let mut walk = Walk { out: batches.iter().map(LeftOut::of).collect(), ..Walk::default() };
     for (index, batch) in batches.iter().enumerate() {
-        let partial = PartialRows::of(batch);
         for change in &batch.changes {
-            walk.apply(index, batch, &partial, change)?;
+            walk.apply(index, batch, change)?;
         }
     }
-    Ok(walk.finish(batches))
+    Ok(walk.finish())
 }
 
 #[derive(Default)]
 struct Walk {
+    /// By batch.
+    out: Vec<LeftOut>,
     seen: Seen,
     /// By the key's number.
     states: Vec<State>,
@@ -53,26 +54,22 @@ struct Walk {
 
 impl Walk {
     #[inline]
-    fn apply(
-        &mut self,
-        index: usize,
-        batch: &Batch,
-        partial: &PartialRows,
-        change: &Change,
-    ) -> Result<()> {
+    fn apply(&mut self, index: usize, batch: &Batch, change: &Change) -> Result<()> {
         let key = batch.keys.get(change.key);
         if change.op == Op::Delete {
             self.touch(key);
             return Ok(());
         }
         let cell = cell_of(index, change)?;
-        // The old key goes first: a row moved onto itself stays.
+        // The old key goes first, so a row moved onto itself stays.
         let moved = change.old_key.map(|old| self.touch(batch.keys.get(old)));
         let (number, before) = self.touch(key);
         let mut version = Version { cell, base: COMPLETE };
-        if partial.contains(cell.row) {
+        if self.out[index].any.contains(cell.row) {
+            let (number, before) = moved.unwrap_or((number, before));
+            let base = self.base(cell, number, before);
             version.base = self.bases.len() as u32;
-            self.bases.push(base(moved.unwrap_or((number, before))));
+            self.bases.push(base);
         }
         self.states[number as usize] = State::Row(version);
         Ok(())
@@ -90,74 +87,114 @@ impl Walk {
         (number, Some(std::mem::replace(state, State::Gone)))
     }
 
-    fn finish(self, batches: &[Batch]) -> Parts {
-        let Self { seen, states, bases } = self;
-        let removals = (0..states.len() as u32).map(|key| Removal { key, rows: 1 }).collect();
-        let rows = states.iter().enumerate().filter_map(|(key, state)| match state {
+    /// Where the values are that `cell` leaves out, given the row before under key `number`.
+    fn base(&self, cell: Cell, number: u32, before: Option<State>) -> Base {
+        match before {
+            None => Base::Lake(number),
+            Some(State::Gone) => Base::Nowhere,
+            // The usual chain, one column left out again and again, stays one step long.
+            Some(State::Row(version)) => match self.base_of(version) {
+                Some(base) if self.adds_nothing(version.cell, cell) => base,
+                _ => Base::Run(version),
+            },
+        }
+    }
+
+    fn base_of(&self, version: Version) -> Option<Base> {
+        self.bases.get(version.base as usize).copied()
+    }
+
+    /// Whether the row `before` leaves out all that `cell` leaves out.
+    fn adds_nothing(&self, before: Cell, cell: Cell) -> bool {
+        let out = &self.out[before.batch as usize];
+        let mut columns = self.out[cell.batch as usize].columns(cell.row);
+        columns.all(|column| out.leaves_out(column, before.row))
+    }
+
+    fn finish(self) -> Parts {
+        let removals = (0..self.states.len() as u32).map(|key| Removal { key, rows: 1 }).collect();
+        let mut missing = Vec::new();
+        let rows = (0..).zip(&self.states).filter_map(|(key, state)| match state {
             State::Row(version) => {
-                let carried = carried(batches, &bases, *version);
-                Some(NewRow { key: key as u32, from: version.cell, carried })
+                let carried = self.carried(*version, &mut missing);
+                Some(NewRow { key, from: version.cell, carried })
             }
             State::Gone => None,
         });
         let rows = rows.collect();
-        (seen.into_keys(), removals, rows)
+        (self.seen.into_keys(), removals, rows)
     }
-}
 
-fn base((number, before): (u32, Option<State>)) -> Base {
-    match before {
-        None => Base::Lake(number),
-        Some(State::Row(version)) => Base::Run(version),
-        Some(State::Gone) => Base::Nowhere,
-    }
-}
-
-/// Where the values that `last` left out are, found by walking back through what the row was.
-fn carried(batches: &[Batch], bases: &[Base], last: Version) -> Vec<(u32, From)> {
-    let mut found = Vec::new();
-    if last.base == COMPLETE {
-        return found;
-    }
-    let left_out = |cell: Cell, column: u32| {
-        batches[cell.batch as usize].is_unchanged(column as usize, cell.row)
-    };
-    let columns = batches[last.cell.batch as usize].unchanged.len() as u32;
-    let mut missing: Vec<u32> = (0..columns).filter(|&c| left_out(last.cell, c)).collect();
-    let mut version = last;
-    while !missing.is_empty() {
-        let base = bases.get(version.base as usize).copied();
-        match base {
-            Some(Base::Run(before)) => {
-                missing.retain(|&column| {
-                    let out = left_out(before.cell, column);
-                    if !out {
-                        found.push((column, From::Run(before.cell)));
-                    }
-                    out
-                });
-                version = before;
-            }
-            Some(Base::Lake(key)) => found.extend(missing.drain(..).map(|c| (c, From::Lake(key)))),
-            Some(Base::Nowhere) | None => {
-                found.extend(missing.drain(..).map(|c| (c, From::Nowhere)));
-            }
+    /// Where the values that `last` left out are, found by walking back through what the row was.
+    /// `missing` is empty before and after.
+    fn carried(&self, last: Version, missing: &mut Vec<u32>) -> Vec<(u32, From)> {
+        let Some(mut base) = self.base_of(last) else {
+            return Vec::new();
+        };
+        missing.extend(self.out[last.cell.batch as usize].columns(last.cell.row));
+        let mut found = Vec::with_capacity(missing.len());
+        while !missing.is_empty() {
+            let from = match base {
+                Base::Run(version) => {
+                    let out = &self.out[version.cell.batch as usize];
+                    missing.retain(|&column| {
+                        let still = out.leaves_out(column, version.cell.row);
+                        if !still {
+                            found.push((column, From::Run(version.cell)));
+                        }
+                        still
+                    });
+                    // A complete version has left nothing missing.
+                    base = self.base_of(version).unwrap_or(Base::Nowhere);
+                    continue;
+                }
+                Base::Lake(key) => From::Lake(key),
+                Base::Nowhere => From::Nowhere,
+            };
+            found.extend(missing.drain(..).map(|column| (column, from)));
         }
+        found.sort_unstable_by_key(|(column, _)| *column);
+        found
     }
-    found.sort_unstable_by_key(|(column, _)| *column);
-    found
 }
 
-/// The rows of a batch that have values left out, one bit a row; empty when none has.
-struct PartialRows(Vec<u64>);
+/// Which values the rows of a batch leave out, one bit a row; nothing where none does.
+struct LeftOut {
+    /// Rows that leave out anything.
+    any: Bits,
+    /// By column; only those that are left out at all.
+    columns: Vec<(u32, Bits)>,
+}
 
-impl PartialRows {
+impl LeftOut {
     fn of(batch: &Batch) -> Self {
-        if batch.unchanged.iter().all(Vec::is_empty) {
-            return Self(Vec::new());
-        }
-        let mut bits = vec![0; batch.columns.num_rows().div_ceil(64)];
-        for &row in batch.unchanged.iter().flatten() {
+        let rows = batch.columns.num_rows();
+        let columns = (0..).zip(&batch.unchanged).filter(|(_, out)| !out.is_empty());
+        let columns = columns.map(|(column, out)| (column, Bits::of(rows, out)));
+        let columns: Vec<_> = columns.collect();
+        let any = match columns.as_slice() {
+            [] => Bits(Vec::new()),
+            _ => Bits::of(rows, batch.unchanged.iter().flatten()),
+        };
+        Self { any, columns }
+    }
+
+    /// The columns that `row` leaves out, ascending.
+    fn columns(&self, row: u32) -> impl Iterator<Item = u32> + '_ {
+        self.columns.iter().filter(move |(_, bits)| bits.contains(row)).map(|(column, _)| *column)
+    }
+
+    fn leaves_out(&self, column: u32, row: u32) -> bool {
+        self.columns.iter().any(|(of, bits)| *of == column && bits.contains(row))
+    }
+}
+
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn of<'a>(rows: usize, set: impl IntoIterator<Item = &'a u32>) -> Self {
+        let mut bits = vec![0; rows.div_ceil(64)];
+        for &row in set {
             if let Some(word) = bits.get_mut(row as usize / 64) {
                 *word |= 1 << (row % 64);
             }

@@ -4,10 +4,8 @@
 use std::fs;
 
 use crate::support::jobs::Job;
-use crate::support::scene::{Scene, check, has, has_not, trials};
+use crate::support::scene::{Scene, Test, check, has, has_not, trials};
 use crate::support::{Context, Res, Server, Store, long};
-
-type Test = (&'static str, fn(Server) -> Res<()>);
 
 const TESTS: &[Test] = &[
     ("unknown_keys_are_refused", unknown_keys_are_refused),

@@ -20,10 +20,11 @@ import struct
 import subprocess
 import sys
 import tempfile
+from fractions import Fraction
 
 US_PER_DAY = 86_400_000_000
 UNIT_US = {"s": (1_000_000, 1), "ms": (1000, 1), "us": (1, 1), "ns": (1, 1000)}
-QUOTED = re.compile(r'[\s"\\{},]')
+QUOTED = re.compile(r'[\s"\\{},]', re.ASCII)
 
 
 # ---------------------------------------------------------------- values as PostgreSQL prints them
@@ -58,17 +59,29 @@ def timestamp_out(us, zone):
     return text + zone + (" BC" if bc else "")
 
 
+def neighbours(value, single):
+    """The halfway points between a positive float and the floats beside it, exact."""
+    code, bits = ("f", "I") if single else ("d", "Q")
+    whole = struct.unpack(bits, struct.pack(code, value))[0]
+    below, above = (struct.unpack(code, struct.pack(bits, whole + d))[0] for d in (-1, 1))
+    if above == float("inf"):
+        above = 2 * Fraction(value) - Fraction(below)
+    return (Fraction(below) + Fraction(value)) / 2, (Fraction(value) + Fraction(above)) / 2
+
+
 def shortest(value, single):
-    """The digits and decimal exponent of the shortest text that reads back as the same float."""
-    if single:
-        for n in range(0, 9):
-            text = f"{value:.{n}e}"
-            if struct.unpack("f", struct.pack("f", float(text)))[0] == value:
-                break
-    else:
-        text = repr(value)
-        text = text if "e" in text else f"{value:.{max(len(text.replace('-', '').replace('.', '').strip('0')) - 1, 0)}e}"
-    mantissa, exponent = text.lstrip("-").split("e")
+    """The digits and decimal exponent of the shortest text strictly nearer to the float than to any other.
+
+    Python's repr also takes a text exactly halfway to the next float; PostgreSQL doesn't.
+    """
+    low, high = neighbours(value, single)
+    # No text shorter than repr's reads back as the same double.
+    fewest = 0 if single else len(repr(value).split("e")[0].replace(".", "").strip("0")) - 1
+    for n in range(max(fewest, 0), 17):
+        text = f"{value:.{n}e}"
+        if low < Fraction(text) < high:
+            break
+    mantissa, exponent = text.split("e")
     return mantissa.replace(".", "").rstrip("0") or "0", int(exponent)
 
 
@@ -80,7 +93,7 @@ def float_out(value, single):
     sign = "-" if str(value).startswith("-") else ""
     if value == 0:
         return sign + "0"
-    digits, exp = shortest(value, single)
+    digits, exp = shortest(abs(value), single)
     if exp < -4 or exp >= (6 if single else 15):
         frac = "." + digits[1:] if len(digits) > 1 else ""
         return f"{sign}{digits[0]}{frac}e{'-' if exp < 0 else '+'}{abs(exp):02d}"

@@ -241,7 +241,9 @@ impl Run {
     fn recorded(&self) -> Res<()> {
         for (schema, table) in self.case.tables() {
             let name = if schema == "public" { table.clone() } else { format!("{schema}.{table}") };
-            let Some(expected) = self.case.recorded.get(&name) else { continue };
+            let Some(expected) = self.case.recorded.get(&name) else {
+                continue;
+            };
             if !self.case.adjust.live_only.contains(&name.as_str()) {
                 compare::recorded(&self.db, &schema, &table, expected)?;
             }

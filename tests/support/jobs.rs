@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -80,12 +81,17 @@ fn work(queue: &Mutex<VecDeque<Job>>, board: &Board) {
     loop {
         let next = queue.lock().expect("a worker panicked with the queue locked").pop_front();
         let Some(job) = next else { return };
+        let started = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(job.run)).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
             let text = format!("panicked: {}", text.unwrap_or("without a text"));
             job.names.iter().map(|_| Err(text.clone())).collect()
         });
+        if std::env::var_os("LAKEWARD_TEST_TIMES").is_some() {
+            let (first, count) = (job.names.first(), job.names.len());
+            eprintln!("{:6.1} s  {count:2} × {first:?}", started.elapsed().as_secs_f32());
+        }
         board.post(&job.names, result);
     }
 }

@@ -34,6 +34,8 @@ impl Lake {
             Store::S3 => {
                 let bucket = variable("LAKEWARD_TEST_S3_BUCKET")?;
                 let endpoint = variable("AWS_ENDPOINT_URL")?;
+                // Refused when it is installed already, which is as good.
+                let _installed = rustls::crypto::ring::default_provider().install_default();
                 let files = AmazonS3Builder::new()
                     .with_bucket_name(&bucket)
                     .with_endpoint(endpoint)
@@ -103,7 +105,9 @@ impl Lake {
         let names = self.names(&folder)?;
         let number = |n: &String| n.strip_suffix(".json").and_then(|n| n.parse::<u64>().ok());
         let newest = names.iter().filter_map(|n| number(n).map(|e| (e, n))).max();
-        let Some((epoch, name)) = newest else { return Ok(None) };
+        let Some((epoch, name)) = newest else {
+            return Ok(None);
+        };
         let bytes = self.read(&["_lakeward", source, "epochs", name])?;
         let value = serde_json::from_slice(&bytes).context(format!("epoch file {name}"))?;
         Ok(Some((epoch, value)))

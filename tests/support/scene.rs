@@ -76,10 +76,13 @@ pub fn check(what: bool, otherwise: impl FnOnce() -> String) -> Res<()> {
     if what { Ok(()) } else { Err(otherwise()) }
 }
 
+/// A test by name that runs on a server.
+pub type Test = (&'static str, fn(Server) -> Res<()>);
+
 /// Trials of one kind: `prefix::name` for each function that is selected.
 pub fn trials(
     prefix: &str,
-    tests: &[(&str, fn(Server) -> Res<()>)],
+    tests: &[Test],
     servers: &[Server],
     select: &dyn Fn(&str) -> bool,
 ) -> Vec<Job> {

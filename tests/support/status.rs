@@ -48,6 +48,10 @@ impl Status {
             && tables.all(|t| matches!(t.state.as_str(), "live" | "stopped" | "paused" | "refused"))
     }
 
+    pub fn has_stopped(&self) -> bool {
+        self.0.iter().any(|table| table.state == "stopped")
+    }
+
     pub fn lines(&self) -> String {
         self.0.iter().map(|t| format!("  {t}\n")).collect()
     }

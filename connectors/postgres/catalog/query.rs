@@ -205,9 +205,9 @@ fn publication_sql(version: i32) -> String {
     )
 }
 
-/// A partition's row in `pg_inherits` tells whether it was created as a partition: it was written
-/// by the same command as the partition's own columns, of which the system columns (attnum < 0)
-/// are never written again.
+/// Whether a partition was created as one: ATTACH PARTITION writes the catalog row of every column
+/// anew, so then no column has a row left that the same command wrote as those of the system
+/// columns (attnum < 0), which are never written again.
 const TABLES: &str = "
 select jsonb_build_object(
   'oid', c.oid::int8, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind,
@@ -248,10 +248,11 @@ cross join lateral (
   with recursive tree(oid, born) as (
     select c.oid, true where c.relkind = 'p'
     union all
-    select i.inhrelid, tree.born and i.xmin = a.xmin
-        and i.cmin::text::int8 - a.cmin::text::int8 between 0 and 3
-    from tree join pg_inherits i on i.inhparent = tree.oid and not i.inhdetachpending
-    join pg_attribute a on a.attrelid = i.inhrelid and a.attnum = -1)
+    select i.inhrelid, tree.born and exists (
+        select from pg_attribute s join pg_attribute a on a.attrelid = s.attrelid
+        where s.attrelid = i.inhrelid and s.attnum = -1 and a.attnum > 0
+          and a.xmin = s.xmin and a.cmin = s.cmin)
+    from tree join pg_inherits i on i.inhparent = tree.oid and not i.inhdetachpending)
   select coalesce(sum(greatest(l.reltuples, 0)), 0) as rows, coalesce(sum(l.relpages), 0) as pages,
     coalesce(jsonb_agg(jsonb_build_object(
       'oid', l.oid::int8, 'name', l.oid::regclass::text, 'kind', l.relkind,

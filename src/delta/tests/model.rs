@@ -1,1 +1,396 @@
-//! (tests)
+//! Random lives of a table, next to a model of it: whatever fails and whoever else writes, the rows
+//! that the log leads to are the model's.
+
+use std::collections::BTreeMap;
+
+use lakeward_connectors::schema::Evolution;
+use proptest::prelude::*;
+
+use super::faults::{FailingStore, Fault};
+use super::foreign::optimize;
+use super::*;
+use crate::collapse::From;
+use crate::delta::actions::Metadata;
+use crate::delta::log::hint_path;
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Rows to delete, rows to write, and rows to change in a way that keeps the first value.
+    Apply {
+        deleted: Vec<u8>,
+        written: Vec<(u8, u8)>,
+        partial: Vec<u8>,
+    },
+    Commit(Vec<u8>),
+    Evolve {
+        drop: bool,
+    },
+    Truncate,
+    Generation,
+    Discard,
+    Reopen,
+    Refresh,
+    Optimize,
+    LoseHint,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let key = 0_u8..24;
+    let keys = |most| prop::collection::vec(key.clone(), 0..most);
+    let rows = prop::collection::vec((key.clone(), any::<u8>()), 0..12);
+    prop_oneof![
+        12 => (keys(6), rows, keys(4)).prop_map(|(deleted, written, partial)| {
+            Step::Apply { deleted, written, partial }
+        }),
+        8 => prop::collection::vec(0_u8..6, 0..6).prop_map(Step::Commit),
+        1 => any::<bool>().prop_map(|drop| Step::Evolve { drop }),
+        1 => Just(Step::Truncate),
+        1 => Just(Step::Generation),
+        1 => Just(Step::Discard),
+        2 => Just(Step::Reopen),
+        1 => Just(Step::Refresh),
+        2 => Just(Step::Optimize),
+        1 => Just(Step::LoseHint),
+    ]
+}
+
+/// Column → value of a row; null where absent.
+type Row = BTreeMap<String, String>;
+type Rows = BTreeMap<u8, Row>;
+
+#[derive(Debug, Clone)]
+struct State {
+    rows: Rows,
+    schema: Arc<TableSchema>,
+}
+
+struct Life {
+    store: FailingStore,
+    lake: Lake,
+    table: Table,
+    committed: Option<State>,
+    pending: State,
+    epoch: i64,
+    columns: u32,
+}
+
+const PATH: &str = "s/t";
+
+fn initial(textual: bool) -> Arc<TableSchema> {
+    let kind = if textual { Type::Text } else { Type::Int32 };
+    let columns =
+        vec![column(1, "id", kind), column(2, "c2", Type::Text), column(3, "c3", Type::Text)];
+    table_schema(columns, Identity::Key(vec![0]))
+}
+
+impl Life {
+    fn new(textual: bool) -> Self {
+        let store = FailingStore::default();
+        let lake = Lake::with_store(Arc::new(store.clone()));
+        let table = Table::create(&lake, PATH);
+        let pending = State { rows: Rows::new(), schema: initial(textual) };
+        Self { store, lake, table, committed: None, pending, epoch: 0, columns: 3 }
+    }
+
+    fn key(&self, key: u8) -> Value<'static> {
+        match self.pending.schema.columns[0].kind {
+            Type::Text => Value::OwnedText(key.to_string()),
+            _ => Value::Int(i64::from(key)),
+        }
+    }
+
+    async fn step(&mut self, step: Step) {
+        match step {
+            Step::Apply { deleted, written, partial } => {
+                self.apply(&deleted, &written, &partial).await;
+            }
+            Step::Commit(faults) => self.commit(&faults).await,
+            Step::Evolve { drop } => self.evolve(drop),
+            Step::Truncate => {
+                self.table.truncate().await.expect("truncated");
+                self.pending.rows.clear();
+            }
+            Step::Generation => {
+                self.table.begin_generation(&self.pending.schema).await.expect("begun");
+                self.pending.rows.clear();
+            }
+            Step::Discard => {
+                self.table.discard().await.expect("discarded");
+                self.go_back();
+            }
+            Step::Reopen => {
+                self.table = match Table::open(&self.lake, PATH).await.expect("opened") {
+                    Some(table) => table,
+                    None => Table::create(&self.lake, PATH),
+                };
+                self.go_back();
+            }
+            Step::Refresh if !self.table.has_pending() => {
+                self.table.refresh().await.expect("refreshed");
+            }
+            Step::Optimize if self.committed.is_some() => optimize(&self.lake, PATH).await,
+            Step::LoseHint => {
+                self.lake.put(&hint_path(PATH), "{garbage".into()).await.expect("put");
+            }
+            Step::Refresh | Step::Optimize => {}
+        }
+        assert_eq!(self.table.rows(), self.pending.rows.len() as u64);
+        self.compare().await;
+    }
+
+    fn go_back(&mut self) {
+        match &self.committed {
+            Some(state) => self.pending = state.clone(),
+            None => self.pending.rows.clear(),
+        }
+    }
+
+    fn evolve(&mut self, drop: bool) {
+        let mut schema = TableSchema::clone(&self.pending.schema);
+        if drop && schema.columns.len() > 2 {
+            schema.columns.pop();
+        } else {
+            self.columns += 1;
+            let name = format!("c{}", self.columns);
+            schema.columns.push(column(self.columns, &name, Type::Text));
+        }
+        let schema = Arc::new(schema);
+        let before = self.table.schema().is_some();
+        let evolution = self.table.evolve(&schema).expect("evolved");
+        assert!(!before || evolution == Evolution::InPlace);
+        self.pending.schema = schema;
+    }
+
+    async fn apply(&mut self, deleted: &[u8], written: &[(u8, u8)], partial: &[u8]) {
+        let schema = Arc::clone(&self.pending.schema);
+        let last = schema.columns.len() - 1;
+        let mut rows: BTreeMap<u8, Vec<Value<'_>>> = BTreeMap::new();
+        let full = |key: u8, value: u8, schema: &TableSchema| {
+            let mut row = vec![self.key(key)];
+            row.resize(schema.columns.len(), Value::OwnedText(value.to_string()));
+            if value % 3 == 0 {
+                row[last] = Value::Null;
+            }
+            row
+        };
+        for (key, value) in written {
+            rows.insert(*key, full(*key, *value, &schema));
+        }
+        for key in partial {
+            let mut row = full(*key, 200, &schema);
+            row[1] = Value::Unchanged;
+            rows.insert(*key, row);
+        }
+        let removed: Vec<_> = deleted.iter().chain(rows.keys()).copied().collect();
+        let removed: Vec<_> = removed.iter().map(|key| vec![self.key(*key)]).collect();
+        let mut collapsed = run(&schema, &removed, &rows.values().cloned().collect::<Vec<_>>());
+        for (new, values) in collapsed.rows.iter_mut().zip(rows.values()) {
+            if values[1] == Value::Unchanged {
+                new.carried.push((1, From::Lake(new.key)));
+            }
+        }
+        let applied = self.table.apply(&collapsed).await.expect("applied");
+        let mut missing = 0;
+        for (key, values) in &rows {
+            let old = self.pending.rows.remove(key);
+            let mut row = Row::new();
+            for (column, value) in schema.columns.iter().zip(values).skip(1) {
+                if *value != Value::Null && *value != Value::Unchanged {
+                    row.insert(column.name.clone(), text(value));
+                }
+            }
+            if values[1] == Value::Unchanged {
+                let Some(old) = old else {
+                    missing += 1;
+                    continue;
+                };
+                let name = &schema.columns[1].name;
+                row.extend(old.get(name).map(|value| (name.clone(), value.clone())));
+            }
+            self.pending.rows.insert(*key, row);
+        }
+        for key in deleted.iter().filter(|key| !rows.contains_key(key)) {
+            self.pending.rows.remove(key);
+        }
+        assert_eq!(applied.missing.len(), missing);
+    }
+
+    /// Commits although requests fail, the way the daemon does: again, or from the lake.
+    async fn commit(&mut self, faults: &[u8]) {
+        if self.table.schema().is_none() {
+            return;
+        }
+        self.epoch += 1;
+        let txns = [("app".to_owned(), self.epoch)];
+        self.store.plan(faults.iter().map(|fault| match fault {
+            0 => Fault::Before,
+            1 | 2 => Fault::After,
+            _ => Fault::None,
+        }));
+        let mut outcome = self.table.commit(&txns, Map::new(), "WRITE").await;
+        if outcome.is_err() && faults.len() % 2 == 0 {
+            outcome = self.table.commit(&txns, Map::new(), "WRITE").await;
+        }
+        self.store.plan([]);
+        let state =
+            State { rows: self.pending.rows.clone(), schema: Arc::clone(&self.pending.schema) };
+        match outcome {
+            Ok(Commit::Done { .. }) => self.committed = Some(state),
+            Ok(Commit::Conflict(_)) => {
+                self.table.discard().await.expect("discarded");
+                self.go_back();
+            }
+            Ok(fenced) => panic!("{fenced:?}"),
+            Err(_) => {
+                self.table.discard().await.expect("discarded");
+                if self.table.txn("app") == Some(self.epoch) {
+                    self.committed = Some(state);
+                }
+                self.go_back();
+            }
+        }
+    }
+
+    /// What readers see is what was committed.
+    async fn compare(&self) {
+        let Some(state) = &self.committed else { return };
+        let mut found = Rows::new();
+        for batch in read_batches(&self.lake, PATH).await.expect("read") {
+            for at in 0..batch.num_rows() {
+                let mut row = Row::new();
+                let mut key = None;
+                for (field, array) in batch.schema().fields().iter().zip(batch.columns()) {
+                    let kind = match field.name().as_str() {
+                        "id" => state.schema.columns[0].kind.clone(),
+                        _ => Type::Text,
+                    };
+                    match value_at(&kind, array.as_ref(), at).expect("its type") {
+                        value if field.name() == "id" => key = Some(text(&value)),
+                        Value::Null => {}
+                        value => drop(row.insert(field.name().clone(), text(&value))),
+                    }
+                }
+                let key = key.expect("a key").parse().expect("a number");
+                assert!(found.insert(key, row).is_none(), "key {key} is there twice");
+            }
+        }
+        assert_eq!(&found, &state.rows);
+    }
+}
+
+fn text(value: &Value<'_>) -> String {
+    match value {
+        Value::OwnedText(text) => text.clone(),
+        other => show(other),
+    }
+}
+
+fn live(textual: bool, interval: u8, steps: Vec<Step>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let mut life = Life::new(textual);
+        let first = Step::Apply { deleted: vec![], written: vec![(1, 1), (2, 2)], partial: vec![] };
+        life.step(first).await;
+        life.step(Step::Commit(vec![])).await;
+        life.checkpoint_every(interval).await;
+        for step in steps {
+            life.step(step).await;
+        }
+        life.step(Step::Reopen).await;
+        life.step(Step::Commit(vec![])).await;
+    });
+}
+
+impl Life {
+    /// Sets the table's properties as somebody else would: checkpoints every few commits, and a
+    /// log that is cleaned up at once.
+    async fn checkpoint_every(&mut self, interval: u8) {
+        let snapshot = log::load(&self.lake, PATH).await.expect("a log").expect("a table");
+        let mut metadata: Metadata = snapshot.metadata;
+        let mut set = |name: &str, value: String| {
+            metadata.configuration.insert(name.to_owned(), Some(value));
+        };
+        set("delta.checkpointInterval", interval.to_string());
+        set("delta.logRetentionDuration", "interval 0 days".to_owned());
+        set("delta.deletedFileRetentionDuration", "interval 1 week".to_owned());
+        super::foreign::commit_foreign(&self.lake, PATH, vec![metadata.into()]).await;
+        self.step(Step::Refresh).await;
+    }
+}
+
+fn config() -> ProptestConfig {
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(150) }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn the_log_leads_to_the_rows_of_the_model(
+        textual in any::<bool>(),
+        interval in 1_u8..12,
+        steps in prop::collection::vec(step(), 0..60),
+    ) {
+        live(textual, interval, steps);
+    }
+
+    #[test]
+    fn rows_without_a_key_are_counted(
+        runs in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..6), prop::collection::vec(0_u8..4, 0..6)), 1..25),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time().start_paused(true).build().expect("a runtime");
+        runtime.block_on(count_rows(runs));
+    }
+}
+
+/// Rows of one column and no key: what goes is picked from what is there.
+async fn count_rows(runs: Vec<(Vec<u8>, Vec<u8>)>) {
+    let lake = Lake::memory();
+    let schema = table_schema(vec![column(1, "v", Type::Int32)], Identity::FullRow);
+    let mut table = Table::create(&lake, PATH);
+    let mut model: BTreeMap<u8, u32> = BTreeMap::new();
+    for (epoch, (picks, added)) in (0_i64..).zip(runs) {
+        let mut removed: BTreeMap<u8, u32> = BTreeMap::new();
+        for pick in picks {
+            let held: Vec<u8> = model.iter().filter(|(_, n)| **n > 0).map(|(v, _)| *v).collect();
+            if let Some(value) = held.get(usize::from(pick) % held.len().max(1)) {
+                *removed.entry(*value).or_default() += 1;
+                *model.entry(*value).or_default() -= 1;
+            }
+        }
+        for value in &added {
+            *model.entry(*value).or_default() += 1;
+        }
+        let value = |v: &u8| vec![Value::Int(i64::from(*v))];
+        let removals: Vec<_> = removed.keys().map(value).collect();
+        let mut collapsed = run(&schema, &removals, &added.iter().map(value).collect::<Vec<_>>());
+        for (removal, rows) in collapsed.removals.iter_mut().zip(removed.values()) {
+            removal.rows = *rows;
+        }
+        table.apply(&collapsed).await.expect("applied");
+        commit(&mut table, epoch).await;
+        match epoch % 4 {
+            1 if table.files() > 0 => {
+                optimize(&lake, PATH).await;
+                table.refresh().await.expect("refreshed");
+            }
+            3 => table.discard().await.expect("discarded"),
+            _ => {}
+        }
+        let mut found: BTreeMap<u8, u32> = BTreeMap::new();
+        for row in read_rows(&lake, PATH, &schema).await.expect("rows") {
+            *found.entry(row[0].parse().expect("a number")).or_default() += 1;
+        }
+        model.retain(|_, rows| *rows > 0);
+        assert_eq!(found, model);
+    }
+    let mut absent = run(&schema, &[vec![Value::Int(1000)]], &[]);
+    absent.removals[0].rows = 1;
+    let error = table.apply(&absent).await.expect_err("it is not there");
+    assert!(error.full().contains("differ"), "{}", error.full());
+}
