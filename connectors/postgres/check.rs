@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use tokio_postgres::Row;
 
+use super::replication::literal;
 use super::{Control, Options, Postgres, catalog, fault, publication, slot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::TableId;
@@ -168,7 +169,7 @@ impl Findings {
             let held: String = row.get(0);
             self.note(
                 format!("nobody reads the slot {name}, for which the server keeps {held} of log"),
-                "start the daemon, or remove the source (lakeward remove) if it is not wanted",
+                format!("start the daemon, or SELECT pg_drop_replication_slot({})", literal(name)),
             );
         }
         Ok(())

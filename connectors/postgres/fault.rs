@@ -52,7 +52,7 @@ pub fn query(doing: &str, error: tokio_postgres::Error) -> Error {
     }
     match error.to_string().as_str() {
         text if text.starts_with("invalid configuration") || text.starts_with("authentication") => {
-            Error::config(format!("could not log in while {doing}"))
+            Error::config(format!("the log-in failed while {doing}"))
                 .remedy("check user, password and channel_binding in the source's url")
                 .caused_by(error)
         }
@@ -125,6 +125,8 @@ fn classify(reply: &Reply) -> (ErrorKind, Option<&'static str>) {
         "25006" => (Unavailable, Some(STANDBY)),
         "0A000" if says("standby") || says("recovery") => (Unavailable, Some(STANDBY)),
         "0A000" => (Config, None),
+        // Somebody else was faster, to make or to drop something.
+        "42710" | "42P01" | "3F000" => (Unavailable, None),
         "55P03" => (Unavailable, Some("a lock was not to be had in time; tried again")),
         code => match code.get(..2) {
             Some("08" | "40" | "53" | "55" | "57" | "58" | "XX") => (Unavailable, None),

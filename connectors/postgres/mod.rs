@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::filter::TableFilter;
 use crate::schema::{TableId, TableSchema};
 use crate::secret::Secret;
@@ -280,18 +280,21 @@ impl crate::source::Source for Postgres {
     }
 
     async fn stream(&mut self, from: &Lsn, tables: &[Arc<TableSchema>]) -> Result<stream::Stream> {
-        let slot = match self.slot().await {
-            // Most likely our own last stream's walsender: waited for below.
-            Err(error) if error.kind() == crate::ErrorKind::Unavailable => None,
-            slot => Some(slot?),
-        };
-        if let Some(slot) = slot.filter(|slot| slot.confirmed > *from) {
-            return Err(Error::gap("the slot has been read further than the lake holds")
-                .with("slot", slot.confirmed)
-                .with("lake", from));
+        // What is unavailable is most likely held by our own last stream's walsender: waited for.
+        if let Err(error) = self.slot().await
+            && error.kind() != ErrorKind::Unavailable
+        {
+            return Err(error);
         }
         let connection = self.start(*from).await?;
         self.walsender.store(connection.pid, Ordering::Relaxed);
+        // Looked at again now that nobody else can move it.
+        let confirmed = self.slot().await?.confirmed;
+        if confirmed > *from {
+            return Err(Error::gap("the slot has been read further than the lake holds")
+                .with("slot", confirmed)
+                .with("lake", from));
+        }
         let (server, catalog) = (self.server.clone(), self.catalog.clone());
         stream::Stream::new(connection, *from, tables, server, catalog)
     }

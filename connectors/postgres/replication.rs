@@ -104,9 +104,7 @@ impl Replication {
                     frontend::password_message(hash.as_bytes(), &mut self.output).map_err(login)?;
                 }
                 Message::AuthenticationSasl(body) => self.scram(&body, password()?).await?,
-                Message::ErrorResponse(body) => {
-                    return Err(fault::server("the log-in", reply(&body)));
-                }
+                Message::ErrorResponse(body) => return Err(refused(config, &body)),
                 Message::NoticeResponse(_) => {}
                 _ => {
                     return Err(Error::config("the server asks for a log-in of another kind")

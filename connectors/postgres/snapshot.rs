@@ -265,6 +265,7 @@ impl Reader {
         };
         let high: Lsn =
             self.text("select pg_current_wal_insert_lsn()::text", table).await?.parse()?;
+        let high = high.without_page_header();
         self.execute("commit", table).await?;
         self.open = false;
         send_part(send, Part::Closed { high, rest }).await

@@ -58,6 +58,8 @@ pub struct Stream {
     told: Arc<Told>,
     task: JoinHandle<()>,
     decoder: Decoder,
+    /// A table that could not be set, told by the next message.
+    unset: Option<Error>,
     read: Lsn,
     server: Server,
     options: Arc<catalog::Options>,
@@ -89,6 +91,7 @@ impl Stream {
             told,
             task: tokio::spawn(pump.run()),
             decoder: Decoder::new(relations),
+            unset: None,
             read: from,
             server,
             options,
@@ -101,6 +104,26 @@ impl Stream {
     fn end_of(payload: &[u8]) -> Option<Lsn> {
         let rest = payload.strip_prefix(b"C")?;
         Some(Lsn(u64::from_be_bytes(*rest.get(9..)?.first_chunk()?)))
+    }
+
+    /// Decodes for the tables that could be set.
+    fn decode_set<S: Sink<Lsn>>(&mut self, message: &Message, sink: &mut S) -> Result<Decoded> {
+        match message {
+            Message::Data(payload) => {
+                let decoded = self.decoder.decode(payload, sink);
+                if let Some(end) = Self::end_of(payload) {
+                    self.read = self.read.max(end);
+                }
+                decoded
+            }
+            Message::Alive(reached) => {
+                if *reached > self.read && !self.decoder.in_transaction() {
+                    self.read = *reached;
+                    sink.progress(*reached);
+                }
+                Ok(Decoded::Done)
+            }
+        }
     }
 
     async fn control(&mut self) -> Result<&Client> {
@@ -132,21 +155,10 @@ impl crate::source::Stream for Stream {
     }
 
     fn decode<S: Sink<Lsn>>(&mut self, message: &Message, sink: &mut S) -> Result<Decoded> {
-        match message {
-            Message::Data(payload) => {
-                let decoded = self.decoder.decode(payload, sink);
-                if let Some(end) = Self::end_of(payload) {
-                    self.read = self.read.max(end);
-                }
-                decoded
-            }
-            Message::Alive(reached) => {
-                if *reached > self.read && !self.decoder.in_transaction() {
-                    self.read = *reached;
-                    sink.progress(*reached);
-                }
-                Ok(Decoded::Done)
-            }
+        let decoded = self.decode_set(message, sink)?;
+        match self.unset.take_if(|_| decoded == Decoded::Done) {
+            Some(error) => Err(error),
+            None => Ok(decoded),
         }
     }
 
@@ -167,9 +179,13 @@ impl crate::source::Stream for Stream {
     }
 
     fn set_table(&mut self, schema: Arc<TableSchema>) {
+        let id = schema.id.clone();
         match Relation::new(schema) {
             Ok(relation) => self.decoder.set_relation(relation),
-            Err(error) => tracing::error!(%error, "a table can't be streamed"),
+            Err(error) => {
+                self.decoder.remove_table(&id);
+                self.unset = Some(Error::table(id, "its log can't be read").caused_by(error));
+            }
         }
     }
 

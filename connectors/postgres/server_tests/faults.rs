@@ -134,3 +134,77 @@ fn a_publication_that_is_gone_is_a_gap() {
         assert_ne!(again.identity, made.established.identity);
     });
 }
+
+/// A way to the server that can be made to swallow everything, and to answer nothing.
+struct Proxy {
+    port: u16,
+    open: tokio::sync::watch::Sender<bool>,
+}
+
+impl Proxy {
+    async fn to(place: String) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (open, gate) = tokio::sync::watch::channel(true);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = tokio::net::TcpStream::connect(&place).await.unwrap();
+                let ((a, b), (c, d)) = (client.into_split(), server.into_split());
+                tokio::spawn(pass(a, d, gate.clone()));
+                tokio::spawn(pass(c, b, gate.clone()));
+            }
+        });
+        Self { port, open }
+    }
+}
+
+async fn pass(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    gate: tokio::sync::watch::Receiver<bool>,
+) {
+    let mut buffer = vec![0; 65536];
+    while let Ok(read) = tokio::io::AsyncReadExt::read(&mut from, &mut buffer).await {
+        if read == 0 {
+            break;
+        }
+        if *gate.borrow() {
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut to, &buffer[..read]).await;
+        }
+    }
+}
+
+#[test]
+#[ignore = "takes two minutes"]
+fn silence_is_noticed_within_a_minute() {
+    on_servers("silence", |bed| async move {
+        let mut made = bed.made(TABLE).await;
+        let url = bed.url_as(None);
+        let place = url.rsplit('@').next().unwrap().split('/').next().unwrap().to_owned();
+        let proxy = Proxy::to(place.clone()).await;
+        let url = Secret::new(url.replace(&place, &format!("127.0.0.1:{}", proxy.port)));
+        made.source = Postgres::new(Options { url, ..bed.options() }).unwrap();
+        let mut stream = made.stream(made.established.oldest).await;
+        // Nothing happens, yet the connection lives.
+        let quiet = timeout(Duration::from_secs(15), async {
+            loop {
+                stream.next().await.unwrap();
+            }
+        });
+        assert!(quiet.await.is_err());
+        proxy.open.send(false).unwrap();
+        let start = std::time::Instant::now();
+        let error = timeout(Duration::from_secs(70), async {
+            loop {
+                if let Err(error) = stream.next().await {
+                    return error;
+                }
+            }
+        })
+        .await
+        .unwrap();
+        println!("{error:?} after {:?}", start.elapsed());
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(start.elapsed() < Duration::from_secs(60));
+    });
+}
