@@ -202,7 +202,12 @@ impl<P: Position> Ledger<P> {
     /// When the lake can't be listed.
     pub async fn is_superseded(&self) -> Result<bool> {
         let known = self.newest.as_ref().map_or(0, |file| file.epoch);
-        Ok(self.numbers().await?.into_iter().any(|number| number > known))
+        let ahead = self.numbers().await?.into_iter().filter(|number| *number > known).max();
+        let Some(ahead) = ahead else { return Ok(false) };
+        match self.lake.get(&self.path(ahead)).await? {
+            Some(found) if self.is_mine(&found) => Err(self.overtaken(ahead)),
+            _ => Ok(true),
+        }
     }
 
     /// Creates the next epoch file (E4): on any error the same bytes under the same number again,
@@ -266,7 +271,10 @@ impl<P: Position> Ledger<P> {
             match self.lake.create(&path, bytes.clone()).await {
                 Ok(Created::Yes) => return Ok(()),
                 Ok(Created::Exists) => match self.lake.get(&path).await {
-                    Ok(Some(found)) if self.is_mine(&found) => return Ok(()),
+                    Ok(Some(found)) if found == bytes || planted::is(Bug::AnyEpochIsMine) => {
+                        return Ok(());
+                    }
+                    Ok(Some(found)) if self.is_mine(&found) => return Err(self.overtaken(epoch)),
                     Ok(Some(_)) => return Err(self.superseded(epoch)),
                     Ok(None) => last = Some(Error::unavailable("an epoch file came and went")),
                     Err(error) => last = Some(error),
@@ -278,9 +286,15 @@ impl<P: Position> Ledger<P> {
     }
 
     fn is_mine(&self, bytes: &[u8]) -> bool {
-        planted::is(Bug::AnyEpochIsMine)
-            || serde_json::from_slice::<EpochFile<P>>(bytes)
-                .is_ok_and(|file| file.nonce == self.nonce)
+        serde_json::from_slice::<EpochFile<P>>(bytes).is_ok_and(|file| file.nonce == self.nonce)
+    }
+
+    /// The error of a run that finds an epoch of an earlier run of its own process, whose request
+    /// was under way when that run ended: it says something else, and it counts.
+    fn overtaken(&self, epoch: u64) -> Error {
+        Error::unavailable("an epoch file of an earlier run arrived late; starting over from it")
+            .with("source", &self.source)
+            .with("epoch", epoch)
     }
 
     /// The error of a daemon that lost its source to another one (E9).

@@ -314,6 +314,10 @@ impl World {
 
     /// Everything becomes well, one last daemon brings the lake up to date, and they are compared.
     async fn finish(&mut self) -> Res<()> {
+        let alone = !(self.shape.crashes || self.shape.zombies || self.shape.beside);
+        if alone && self.superseded() > 0 {
+            return Err("E9: a daemon that was alone took itself for another one".to_owned());
+        }
         for process in self.now.take().into_iter().chain(self.others.drain(..)) {
             process.kill().await?;
         }
