@@ -199,7 +199,7 @@ impl<P: Position> Ledger<P> {
     /// Whether a file newer than the newest known one exists (E6, E9).
     ///
     /// # Errors
-    /// When the lake can't be listed.
+    /// When the lake can't be listed, or the newer file is of an earlier run of this process.
     pub async fn is_superseded(&self) -> Result<bool> {
         let known = self.newest.as_ref().map_or(0, |file| file.epoch);
         let ahead = self.numbers().await?.into_iter().filter(|number| *number > known).max();
@@ -211,7 +211,8 @@ impl<P: Position> Ledger<P> {
     }
 
     /// Creates the next epoch file (E4): on any error the same bytes under the same number again,
-    /// then a read: the file is mine if the nonce is mine.
+    /// then a read: the file is mine if its bytes are. The nonce alone tells a process, and an earlier
+    /// run of this one may have had a request under way that says something else.
     ///
     /// # Errors
     /// [`Unavailable`](lakeward_connectors::ErrorKind::Unavailable) when the store does not answer;
