@@ -2,19 +2,16 @@
 
 use std::sync::Arc;
 
-use arrow_array::builder::{
-    BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder,
-    Float64Builder, Int16Builder, Int32Builder, Int64Builder, StringBuilder,
-    TimestampMicrosecondBuilder,
-};
-use arrow_array::{ArrayRef, ListArray, RecordBatch, RecordBatchOptions};
-use arrow_buffer::{NullBufferBuilder, OffsetBuffer};
+use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 
+use self::column::{ColumnBuilder, Room};
 use crate::change::{Op, Value};
 use crate::error::{Error, Result};
-use crate::key::Keys;
+use crate::key::{Keys, encode_key, key_columns};
 use crate::schema::{Column, Identity, TableSchema, Type};
+
+mod column;
 
 /// One change of a [`Batch`]: which row it is about, and what the row is afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,14 +98,36 @@ pub struct Builder {
     transactions: Vec<(usize, u64)>,
     rows: u32,
     size: usize,
+    /// For each column, its place in the key, if it is part of it.
+    key_places: Vec<Option<usize>>,
+    /// The parts of a key whose columns come in another order than the key's.
+    key_parts: Option<Vec<Vec<u8>>>,
 }
 
 impl Builder {
     /// An empty batch of `schema`.
     pub fn new(schema: Arc<TableSchema>) -> Self {
-        let columns: Vec<_> =
-            schema.columns.iter().map(|column| ColumnBuilder::new(&column.kind)).collect();
+        Self::with_room(schema, |_| Room::default())
+    }
+
+    /// An empty batch with room for as much as this one holds.
+    pub fn successor(&self) -> Self {
+        let rows = self.rows as usize;
+        let mut next = Self::with_room(self.schema.clone(), |at| self.columns[at].room(rows));
+        next.changes.reserve_exact(self.changes.len());
+        next.keys.reserve(&self.keys);
+        next
+    }
+
+    fn with_room(schema: Arc<TableSchema>, room: impl Fn(usize) -> Room) -> Self {
+        let columns = schema.columns.iter().enumerate();
+        let columns = columns.map(|(at, column)| ColumnBuilder::new(&column.kind, room(at)));
+        let columns: Vec<_> = columns.collect();
+        let key = key_columns(&schema);
+        let place = |column| key.iter().position(|of_key| *of_key == column);
         Self {
+            key_places: (0..columns.len()).map(place).collect(),
+            key_parts: (!key.is_sorted()).then(|| vec![Vec::new(); key.len()]),
             unchanged: vec![Vec::new(); columns.len()],
             columns,
             changes: Vec::new(),
@@ -198,27 +217,24 @@ impl Builder {
     }
 
     fn append(&mut self, op: Op, old: Option<&[Value<'_>]>, row: &[Value<'_>]) -> Result<()> {
-        if row.len() != self.columns.len() {
-            return Err(self.fault("a row has another number of values than its table columns"));
-        }
-        let fits = self.columns.iter().zip(row).all(|(column, value)| column.fits(value));
-        if !fits {
-            return Err(self.fault("a value is of another type than its column"));
-        }
-        let old_key = old.map(|old| self.keys.push(&self.schema, old)).transpose()?;
-        let key = self.keys.push(&self.schema, row)?;
-        let moved = old_key.filter(|&old| self.keys.get(old) != self.keys.get(key));
-        for (index, value) in row.iter().enumerate() {
-            self.size += value.size();
-            if *value == Value::Unchanged {
-                self.unchanged[index].push(self.rows);
-            }
-            self.columns[index].append(value);
-        }
-        let number = self.rows;
-        self.rows += 1;
-        self.note(op, key, moved, Some(number));
-        Ok(())
+        let old_key = old.map(|old| self.key(old)).transpose()?;
+        let mut appended = self.row();
+        row.iter().for_each(|value| appended.push(value));
+        appended.finish(op, old_key)
+    }
+
+    /// Notes the key of `row`, of which only the key's columns are looked at, and returns its number.
+    ///
+    /// # Errors
+    /// When the key is incomplete.
+    pub fn key(&mut self, row: &[Value<'_>]) -> Result<u32> {
+        self.keys.push(&self.schema, row)
+    }
+
+    /// A row to be filled value by value, in the order of the columns: what a decoder uses that has
+    /// the values one after the other.
+    pub fn row(&mut self) -> Row<'_> {
+        Row { builder: self, at: 0, fault: None }
     }
 
     fn note(&mut self, op: Op, key: u32, old_key: Option<u32>, row: Option<u32>) {
@@ -232,13 +248,92 @@ impl Builder {
 
     /// The finished batch.
     pub fn finish(self) -> Batch {
-        let Self { schema, changes, keys, columns, unchanged, transactions, rows, size } = self;
+        let Self { schema, changes, keys, columns, unchanged, transactions, rows, size, .. } = self;
         let arrays: Vec<ArrayRef> = columns.into_iter().map(ColumnBuilder::finish).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(rows as usize));
         let arrow = Arc::new(arrow_schema(&schema));
         let columns = RecordBatch::try_new_with_options(arrow, arrays, &options)
             .unwrap_or_else(|error| unreachable!("builders follow their schema: {error}"));
+        // What was reserved counts, not only what is filled.
+        let reserved = columns.get_array_memory_size()
+            + changes.capacity() * size_of::<Change>()
+            + keys.size()
+            + unchanged.iter().map(|rows| rows.capacity() * size_of::<u32>()).sum::<usize>();
+        let size = size.max(reserved);
         Batch { schema, changes, keys, columns, unchanged, transactions, size }
+    }
+}
+
+/// A row being appended to a [`Builder`]. Unless it is [finished](Self::finish), it was never there.
+#[derive(Debug)]
+pub struct Row<'b> {
+    builder: &'b mut Builder,
+    at: usize,
+    fault: Option<&'static str>,
+}
+
+impl Row<'_> {
+    /// Appends the value of the next column.
+    #[inline]
+    pub fn push(&mut self, value: &Value<'_>) {
+        let Builder { columns, unchanged, schema, keys, key_places, key_parts, .. } = self.builder;
+        let Some(column) = columns.get_mut(self.at) else {
+            self.fault = Some("a row has more values than its table columns");
+            return;
+        };
+        match column.append(value) {
+            Some(size) => self.builder.size += size,
+            None => self.fault = Some("a value is of another type than its column"),
+        }
+        if *value == Value::Unchanged {
+            unchanged[self.at].push(self.builder.rows);
+        }
+        if let Some(place) = key_places[self.at] {
+            let done = match key_parts {
+                None => keys.encode(schema, self.at, value),
+                Some(parts) => {
+                    let part = &mut parts[place];
+                    part.clear();
+                    encode_key(schema, self.at, value, part)
+                }
+            };
+            if done.is_none() {
+                self.fault = Some("a key column has no value, or one of another type");
+            }
+        }
+        self.at += 1;
+    }
+
+    /// Completes the row as what `op` left, whose key was number `old_key` before.
+    ///
+    /// # Errors
+    /// As [`Builder::push`].
+    pub fn finish(mut self, op: Op, old_key: Option<u32>) -> Result<()> {
+        if self.at < self.builder.columns.len() {
+            self.fault = Some("a row has fewer values than its table columns");
+        }
+        if let Some(fault) = self.fault {
+            return Err(self.builder.fault(fault));
+        }
+        let Builder { keys, key_parts, .. } = self.builder;
+        key_parts.iter().flatten().for_each(|part| keys.extend(part));
+        let key = keys.close();
+        let moved = old_key.filter(|&old| keys.get(old) != keys.get(key));
+        let row = self.builder.rows;
+        self.builder.note(op, key, moved, Some(row));
+        Ok(())
+    }
+}
+
+/// Nobody reads a row that no change names; it only keeps the columns of one length.
+impl Drop for Row<'_> {
+    fn drop(&mut self) {
+        let builder = &mut *self.builder;
+        if let Some(missing) = builder.columns.get_mut(self.at..) {
+            missing.iter_mut().for_each(ColumnBuilder::append_null);
+        }
+        builder.keys.abandon();
+        builder.rows += 1;
     }
 }
 
@@ -276,150 +371,4 @@ impl Type {
 /// The field of a list's elements, named as Delta and Parquet name it.
 fn list_field(item: &Type) -> Field {
     Field::new("element", item.arrow(), true)
-}
-
-#[derive(Debug)]
-enum ColumnBuilder {
-    Bool(BooleanBuilder),
-    Int16(Int16Builder),
-    Int32(Int32Builder),
-    Int64(Int64Builder),
-    Float32(Float32Builder),
-    Float64(Float64Builder),
-    Decimal(Decimal128Builder),
-    Text(StringBuilder),
-    Binary(BinaryBuilder),
-    Date(Date32Builder),
-    Timestamp(TimestampMicrosecondBuilder),
-    List(Box<ListColumn>),
-}
-
-#[derive(Debug)]
-struct ListColumn {
-    item: Type,
-    items: ColumnBuilder,
-    ends: Vec<i32>,
-    nulls: NullBufferBuilder,
-    count: i32,
-}
-
-impl ColumnBuilder {
-    fn new(kind: &Type) -> Self {
-        match kind {
-            Type::Bool => Self::Bool(BooleanBuilder::new()),
-            Type::Int16 => Self::Int16(Int16Builder::new()),
-            Type::Int32 => Self::Int32(Int32Builder::new()),
-            Type::Int64 => Self::Int64(Int64Builder::new()),
-            Type::Float32 => Self::Float32(Float32Builder::new()),
-            Type::Float64 => Self::Float64(Float64Builder::new()),
-            Type::Decimal { .. } => {
-                Self::Decimal(Decimal128Builder::new().with_data_type(kind.arrow()))
-            }
-            Type::Numeric | Type::Text => Self::Text(StringBuilder::new()),
-            Type::Binary => Self::Binary(BinaryBuilder::new()),
-            Type::Date => Self::Date(Date32Builder::new()),
-            Type::Timestamp | Type::LocalTimestamp => {
-                Self::Timestamp(TimestampMicrosecondBuilder::new().with_data_type(kind.arrow()))
-            }
-            Type::List(item) => Self::List(Box::new(ListColumn {
-                items: Self::new(item),
-                item: (**item).clone(),
-                ends: vec![0],
-                nulls: NullBufferBuilder::new(0),
-                count: 0,
-            })),
-        }
-    }
-
-    /// Whether `value` belongs to this column; checked for a whole row before any is appended.
-    fn fits(&self, value: &Value<'_>) -> bool {
-        match (self, value) {
-            (_, Value::Null | Value::Unchanged)
-            | (Self::Bool(_), Value::Bool(_))
-            | (Self::Int64(_), Value::Int(_))
-            | (Self::Float32(_), Value::Float32(_))
-            | (Self::Float64(_), Value::Float64(_))
-            | (Self::Decimal(_), Value::Decimal(_))
-            | (Self::Text(_), Value::Text(_) | Value::OwnedText(_))
-            | (Self::Binary(_), Value::Binary(_))
-            | (Self::Date(_), Value::Date(_))
-            | (Self::Timestamp(_), Value::Timestamp(_)) => true,
-            (Self::Int16(_), Value::Int(value)) => i16::try_from(*value).is_ok(),
-            (Self::Int32(_), Value::Int(value)) => i32::try_from(*value).is_ok(),
-            (Self::List(list), Value::List(items)) => {
-                items.iter().all(|item| *item != Value::Unchanged && list.items.fits(item))
-            }
-            _ => false,
-        }
-    }
-
-    /// Appends a value that [`fits`](Self::fits).
-    fn append(&mut self, value: &Value<'_>) {
-        match (self, value) {
-            (Self::Bool(column), Value::Bool(value)) => column.append_value(*value),
-            (Self::Int16(column), Value::Int(value)) => column.append_value(*value as i16),
-            (Self::Int32(column), Value::Int(value)) => column.append_value(*value as i32),
-            (Self::Int64(column), Value::Int(value)) => column.append_value(*value),
-            (Self::Float32(column), Value::Float32(value)) => column.append_value(*value),
-            (Self::Float64(column), Value::Float64(value)) => column.append_value(*value),
-            (Self::Decimal(column), Value::Decimal(value)) => column.append_value(*value),
-            (Self::Text(column), Value::Text(text)) => column.append_value(text),
-            (Self::Text(column), Value::OwnedText(text)) => column.append_value(text),
-            (Self::Binary(column), Value::Binary(bytes)) => column.append_value(bytes),
-            (Self::Date(column), Value::Date(days)) => column.append_value(*days),
-            (Self::Timestamp(column), Value::Timestamp(micros)) => column.append_value(*micros),
-            (Self::List(column), Value::List(items)) => {
-                items.iter().for_each(|item| column.items.append(item));
-                column.close(items.len() as i32, true);
-            }
-            (column, _) => column.append_null(),
-        }
-    }
-
-    fn append_null(&mut self) {
-        match self {
-            Self::Bool(column) => column.append_null(),
-            Self::Int16(column) => column.append_null(),
-            Self::Int32(column) => column.append_null(),
-            Self::Int64(column) => column.append_null(),
-            Self::Float32(column) => column.append_null(),
-            Self::Float64(column) => column.append_null(),
-            Self::Decimal(column) => column.append_null(),
-            Self::Text(column) => column.append_null(),
-            Self::Binary(column) => column.append_null(),
-            Self::Date(column) => column.append_null(),
-            Self::Timestamp(column) => column.append_null(),
-            Self::List(column) => column.close(0, false),
-        }
-    }
-
-    fn finish(self) -> ArrayRef {
-        match self {
-            Self::Bool(mut column) => Arc::new(column.finish()),
-            Self::Int16(mut column) => Arc::new(column.finish()),
-            Self::Int32(mut column) => Arc::new(column.finish()),
-            Self::Int64(mut column) => Arc::new(column.finish()),
-            Self::Float32(mut column) => Arc::new(column.finish()),
-            Self::Float64(mut column) => Arc::new(column.finish()),
-            Self::Decimal(mut column) => Arc::new(column.finish()),
-            Self::Text(mut column) => Arc::new(column.finish()),
-            Self::Binary(mut column) => Arc::new(column.finish()),
-            Self::Date(mut column) => Arc::new(column.finish()),
-            Self::Timestamp(mut column) => Arc::new(column.finish()),
-            Self::List(mut column) => Arc::new(ListArray::new(
-                Arc::new(list_field(&column.item)),
-                OffsetBuffer::new(column.ends.into()),
-                column.items.finish(),
-                column.nulls.finish(),
-            )),
-        }
-    }
-}
-
-impl ListColumn {
-    fn close(&mut self, items: i32, valid: bool) {
-        self.count += items;
-        self.ends.push(self.count);
-        self.nulls.append(valid);
-    }
 }

@@ -42,7 +42,7 @@ impl Keys {
 
     /// The memory the keys take, in bytes.
     pub fn size(&self) -> usize {
-        self.bytes.len() + self.ends.len() * size_of::<usize>()
+        self.bytes.capacity() + self.ends.capacity() * size_of::<usize>()
     }
 
     /// Appends the key of `row` and returns its number.
@@ -58,6 +58,40 @@ impl Keys {
         }
         self.ends.push(self.bytes.len());
         Ok((self.ends.len() - 1) as u32)
+    }
+
+    /// Appends what `value` of `column` adds to a key that is not [closed](Self::close) yet; `None`
+    /// when it can't be part of one.
+    #[inline]
+    pub(crate) fn encode(
+        &mut self,
+        schema: &TableSchema,
+        column: usize,
+        value: &Value<'_>,
+    ) -> Option<()> {
+        encode_key(schema, column, value, &mut self.bytes)
+    }
+
+    /// Makes room for as many keys as `other` has.
+    pub(crate) fn reserve(&mut self, other: &Self) {
+        self.bytes.reserve_exact(other.bytes.len());
+        self.ends.reserve_exact(other.ends.len());
+    }
+
+    /// Appends bytes to a key that is not closed yet.
+    pub(crate) fn extend(&mut self, part: &[u8]) {
+        self.bytes.extend_from_slice(part);
+    }
+
+    /// Completes the key and returns its number.
+    pub(crate) fn close(&mut self) -> u32 {
+        self.ends.push(self.bytes.len());
+        (self.ends.len() - 1) as u32
+    }
+
+    /// Drops what was appended since the last key was closed.
+    pub(crate) fn abandon(&mut self) {
+        self.bytes.truncate(self.ends.last().copied().unwrap_or(0));
     }
 
     /// Appends a key that is already bytes and returns its number.
@@ -96,6 +130,27 @@ fn encode_row(schema: &TableSchema, row: &[Value<'_>], out: &mut Vec<u8>) -> Res
         }
     }
     Ok(())
+}
+
+/// Appends what `value` of `column` adds to the key of its row; `None` when it can't be part of one.
+#[inline]
+pub(crate) fn encode_key(
+    schema: &TableSchema,
+    column: usize,
+    value: &Value<'_>,
+    out: &mut Vec<u8>,
+) -> Option<()> {
+    let kind = &schema.columns.get(column)?.kind;
+    match (kind, value) {
+        (Type::Int64 | Type::Int32, Value::Int(value)) if !schema.key().is_empty() => {
+            put_int(*value, out);
+            Some(())
+        }
+        (_, Value::Unchanged) => None,
+        (_, Value::Null) if !schema.key().is_empty() => None,
+        _ if schema.identity == Identity::FullRow => encode_nullable(kind, value, out),
+        _ => encode(kind, value, out),
+    }
 }
 
 fn encode_nullable(kind: &Type, value: &Value<'_>, out: &mut Vec<u8>) -> Option<()> {

@@ -96,8 +96,9 @@ pub trait Source: Send + 'static {
         tables: &[Arc<TableSchema>],
     ) -> impl Future<Output = Result<Self::Stream>> + Send;
 
-    /// A reader of chunks with a connection of its own.
-    fn reader(&mut self) -> impl Future<Output = Result<Self::Reader>> + Send;
+    /// A reader of chunks with a connection of its own. A chunk of a range holds about
+    /// `chunk_bytes`, as the source sends them, and never more than twice that and one row.
+    fn reader(&mut self, chunk_bytes: usize) -> impl Future<Output = Result<Self::Reader>> + Send;
 
     /// What a statement that starts now would see (prunes the list of S4).
     fn view(&mut self) -> impl Future<Output = Result<Self::View>> + Send;

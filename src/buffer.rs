@@ -12,6 +12,9 @@ use lakeward_connectors::source::{Position, Sink, View};
 use crate::planted::{self, Bug};
 use crate::window::{Delivered, Touched, Window};
 
+/// A batch of changes takes about this many bytes: growing larger ones costs more than it saves.
+const BATCH_BYTES: usize = 4 << 20;
+
 /// One step of what a table has to do, in the order of the source's commits (E1).
 #[derive(Debug)]
 pub enum Step {
@@ -43,7 +46,10 @@ pub type Work = BTreeMap<TableId, Vec<Step>>;
 /// Where a stream's changes gather: the [`Sink`] of the pipeline.
 #[derive(Debug)]
 pub struct Changes<P: Position> {
-    tables: HashMap<TableId, Table<P>>,
+    tables: Vec<(TableId, Table<P>)>,
+    by_id: HashMap<TableId, usize>,
+    /// The table of the last change: most changes are of the table of the one before.
+    last: Option<(Arc<TableSchema>, usize)>,
     /// Where the log has been read up to, between transactions.
     position: P,
     /// The open transaction and its serial number.
@@ -104,7 +110,9 @@ impl<P: Position> Changes<P> {
     /// Nothing yet; the stream starts at `position`.
     pub fn new(position: P) -> Self {
         Self {
-            tables: HashMap::new(),
+            tables: Vec::new(),
+            by_id: HashMap::new(),
+            last: None,
             position,
             open: None,
             relevant: false,
@@ -134,7 +142,7 @@ impl<P: Position> Changes<P> {
 
     /// What waits, in bytes of the memory budget.
     pub fn size(&self) -> usize {
-        self.tables.values().map(Table::size).sum()
+        self.tables.iter().map(|(_, table)| table.size()).sum()
     }
 
     /// Remembers every transaction, or only those that change a table that is shown (S4).
@@ -146,8 +154,8 @@ impl<P: Position> Changes<P> {
     /// Whether any table has a step waiting.
     pub fn has_work(&self) -> bool {
         self.tables
-            .values()
-            .any(|t| !t.steps.is_empty() || !t.ahead.is_empty() || t.builder.is_some())
+            .iter()
+            .any(|(_, t)| !t.steps.is_empty() || !t.ahead.is_empty() || t.builder.is_some())
     }
 
     /// Adds transactions of an earlier run that no view was known to see (S4, from the epoch file).
@@ -183,24 +191,42 @@ impl<P: Position> Changes<P> {
 
     /// Starts keeping a table, which holds `held` already.
     pub fn add(&mut self, table: TableId, held: Option<P>) {
-        self.tables.insert(table, Table { held, ..Table::default() });
+        self.set(table, Table { held, ..Table::default() });
+    }
+
+    fn set(&mut self, id: TableId, table: Table<P>) {
+        match self.by_id.get(&id) {
+            Some(&at) => self.tables[at].1 = table,
+            None => {
+                self.by_id.insert(id.clone(), self.tables.len());
+                self.tables.push((id, table));
+            }
+        }
+    }
+
+    fn get(&self, id: &TableId) -> Option<&Table<P>> {
+        self.by_id.get(id).and_then(|&at| self.tables.get(at)).map(|(_, table)| table)
+    }
+
+    fn get_mut(&mut self, id: &TableId) -> Option<&mut Table<P>> {
+        self.by_id.get(id).and_then(|&at| self.tables.get_mut(at)).map(|(_, table)| table)
     }
 
     /// Drops what waits for `table` and everything that comes for it.
     pub fn stop(&mut self, table: &TableId) {
-        if let Some(table) = self.tables.get_mut(table) {
+        if let Some(table) = self.get_mut(table) {
             *table = Table { stopped: true, ..Table::default() };
         }
     }
 
     /// Keeps a stopped table again from here on.
     pub fn restart(&mut self, table: &TableId) {
-        self.tables.insert(table.clone(), Table::default());
+        self.set(table.clone(), Table::default());
     }
 
     /// Appends a step after everything decoded so far.
     pub fn push(&mut self, table: &TableId, step: Step) {
-        if let Some(table) = self.tables.get_mut(table) {
+        if let Some(table) = self.get_mut(table) {
             table.close();
             table.size += step.size();
             table.steps.push(step);
@@ -210,7 +236,7 @@ impl<P: Position> Changes<P> {
     /// Hands out rows of a table that is read whole, ahead of the changes that wait for them (S11):
     /// they go to the steps that [`take`](Self::take) takes while the changes are held back.
     pub fn push_ahead(&mut self, table: &TableId, step: Step) {
-        if let Some(table) = self.tables.get_mut(table) {
+        if let Some(table) = self.get_mut(table) {
             table.ahead_size += step.size();
             table.ahead.push(step);
         }
@@ -222,9 +248,11 @@ impl<P: Position> Changes<P> {
         table: &TableId,
         filter: impl FnOnce(Vec<Step>, &[Delivered<P::Transaction>]) -> Vec<Step>,
     ) {
-        if let Some(table) = self.tables.get_mut(table) {
+        let delivered = &self.delivered;
+        let at = self.by_id.get(table).copied();
+        if let Some((_, table)) = at.and_then(|at| self.tables.get_mut(at)) {
             table.close();
-            table.steps = filter(std::mem::take(&mut table.steps), &self.delivered);
+            table.steps = filter(std::mem::take(&mut table.steps), delivered);
             table.size = table.steps.iter().map(Step::size).sum();
         }
     }
@@ -235,14 +263,17 @@ impl<P: Position> Changes<P> {
         table: &TableId,
         window: Window<P, impl View<P::Transaction>>,
     ) -> Vec<Batch> {
-        let Some(table) = self.tables.get_mut(table) else { return Vec::new() };
+        let at = self.by_id.get(table).copied();
+        let Some((_, table)) = at.and_then(|at| self.tables.get_mut(at)) else {
+            return Vec::new();
+        };
         table.note();
         window.resolve(table.touched.as_ref(), &self.delivered)
     }
 
     /// Starts, or stops, remembering which keys of `table` are touched.
     pub fn watch(&mut self, table: &TableId, on: bool) {
-        let Some(table) = self.tables.get_mut(table) else { return };
+        let Some(table) = self.get_mut(table) else { return };
         if on && table.touched.is_none() {
             table.touched = Some(Touched::default());
             table.noted = table.builder.as_ref().map_or(0, Builder::len);
@@ -272,13 +303,14 @@ impl<P: Position> Changes<P> {
 
     /// The tables whose held-back changes take more than `limit` bytes.
     pub fn overflowing(&self, limit: usize) -> Vec<TableId> {
-        let over = self.tables.iter().filter(|(_, table)| table.size() > limit);
+        let held_back = |table: &Table<P>| table.size() - table.ahead_size;
+        let over = self.tables.iter().filter(|(_, table)| held_back(table) > limit);
         over.map(|(id, _)| id.clone()).collect()
     }
 
     /// What the keys remembered for open windows take of memory, in bytes.
     pub fn touched_size(&self) -> usize {
-        self.tables.values().filter_map(|table| table.touched.as_ref()).map(Touched::size).sum()
+        self.tables.iter().filter_map(|(_, table)| table.touched.as_ref()).map(Touched::size).sum()
     }
 
     fn advance(&mut self, position: P) {
@@ -286,7 +318,7 @@ impl<P: Position> Changes<P> {
             self.position = position;
         }
         let position = &self.position;
-        for table in self.tables.values_mut() {
+        for (_, table) in &mut self.tables {
             table.held.take_if(|held| position.covers(held));
         }
     }
@@ -319,8 +351,9 @@ impl<P> Table<P> {
         self.noted = 0;
         let Some(builder) = self.builder.take() else { return };
         if !builder.is_empty() {
-            self.size += builder.size();
-            self.steps.push(Step::Rows(builder.finish()));
+            let batch = builder.finish();
+            self.size += batch.size;
+            self.steps.push(Step::Rows(batch));
         }
     }
 }
@@ -335,15 +368,28 @@ impl<P: Position> Sink<P> for Changes<P> {
     fn rows(&mut self, schema: &Arc<TableSchema>) -> Option<&mut Builder> {
         self.relevant = true;
         let (transaction, serial) = self.open.as_ref()?;
-        let table = self.tables.get_mut(&schema.id)?;
+        let at = match &self.last {
+            Some((last, at)) if Arc::ptr_eq(last, schema) => *at,
+            _ => {
+                let at = *self.by_id.get(&schema.id)?;
+                self.last = Some((schema.clone(), at));
+                at
+            }
+        };
+        let (_, table) = self.tables.get_mut(at)?;
         if table.skips(transaction) {
             return None;
         }
         if planted::is(Bug::SkipChange) && serial % 8 == 0 {
             return None;
         }
-        if table.builder.as_ref().is_some_and(|builder| !Arc::ptr_eq(builder.schema(), schema)) {
+        let is_done = |builder: &Builder| {
+            builder.size() >= BATCH_BYTES || !Arc::ptr_eq(builder.schema(), schema)
+        };
+        if table.builder.as_ref().is_some_and(is_done) {
+            let next = table.builder.as_ref().map(Builder::successor);
             table.close();
+            table.builder = next.filter(|next| Arc::ptr_eq(next.schema(), schema));
         }
         self.count += 1;
         let builder = table.builder.get_or_insert_with(|| Builder::new(schema.clone()));
@@ -354,7 +400,8 @@ impl<P: Position> Sink<P> for Changes<P> {
     fn truncate(&mut self, id: &TableId) {
         self.relevant = true;
         let Some((transaction, serial)) = self.open.as_ref() else { return };
-        let Some(table) = self.tables.get_mut(id) else { return };
+        let at = self.by_id.get(id).copied();
+        let Some((_, table)) = at.and_then(|at| self.tables.get_mut(at)) else { return };
         if table.skips(transaction) {
             return;
         }
@@ -383,7 +430,7 @@ impl<P: Position> Sink<P> for Changes<P> {
     }
 
     fn stop(&mut self, table: &TableId, reason: String) {
-        let known = self.tables.get(table).is_some_and(|table| !table.stopped);
+        let known = self.get(table).is_some_and(|table| !table.stopped);
         if known {
             Changes::stop(self, table);
             self.stopped.push((table.clone(), reason));

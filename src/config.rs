@@ -12,7 +12,7 @@ use lakeward_connectors::secret::Secret;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::delta::{LakeOptions, S3Options};
+use crate::delta::{Compression, LakeOptions, S3Options};
 
 /// What a user configured, with every default filled in.
 #[derive(Debug, Clone)]
@@ -40,6 +40,8 @@ pub struct LakeConfig {
     pub memory: usize,
     /// Where caches are.
     pub state_dir: PathBuf,
+    /// How data files are compressed.
+    pub compression: Compression,
 }
 
 /// `[log]`.
@@ -114,6 +116,7 @@ impl LakeConfig {
                 allow_http: text("allow_http").is_some_and(|value| value == "true"),
                 ..S3Options::default()
             },
+            compression: self.compression,
         }
     }
 }
@@ -313,7 +316,7 @@ impl Reader<'_> {
     }
 
     fn lake(&mut self, table: &DeTable<'_>) -> LakeConfig {
-        let known = ["url", "flush_interval", "memory", "state_dir", "s3"];
+        let known = ["url", "flush_interval", "memory", "state_dir", "compression", "s3"];
         self.only("[lake]", table, &known);
         let mut lake = LakeConfig {
             url: "./lake".to_owned(),
@@ -321,6 +324,7 @@ impl Reader<'_> {
             flush_interval: Duration::from_secs(5),
             memory: 256 << 20,
             state_dir: PathBuf::from("./state"),
+            compression: Compression::default(),
         };
         if let Some(url) = table.get("url").and_then(|item| self.text("lake.url", item)) {
             lake.url = url;
@@ -337,6 +341,16 @@ impl Reader<'_> {
         }
         if let Some(dir) = table.get("state_dir").and_then(|i| self.text("lake.state_dir", i)) {
             lake.state_dir = dir.into();
+        }
+        if let Some(item) = table.get("compression") {
+            let parse = |text: &str| match text {
+                "snappy" => Some(Compression::Snappy),
+                "zstd" => Some(Compression::Zstd),
+                _ => None,
+            };
+            let wanted = "\"snappy\" or \"zstd\"";
+            lake.compression =
+                self.parsed("lake.compression", item, wanted, parse).unwrap_or_default();
         }
         if let Some(s3) = table.get("s3").and_then(|item| self.table("lake.s3", item)) {
             let known = ["endpoint", "region", "access_key_id", "secret_access_key", "allow_http"];

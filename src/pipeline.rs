@@ -67,6 +67,10 @@ pub struct Ended {
     pub stopped: BTreeMap<TableId, String>,
 }
 
+/// The bounds of what a chunk of existing rows holds, in bytes as the source sends them.
+const CHUNK_LEAST: usize = 1 << 20;
+const CHUNK_MOST: usize = 16 << 20;
+
 /// How often the loop looks around when nothing happens.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -135,6 +139,8 @@ pub struct Pipeline<S: Source> {
     working: JoinSet<Worked<S>>,
     /// What the writer works on, in bytes of the memory budget.
     in_writer: usize,
+    /// What the tables' indexes take of it.
+    index_size: usize,
     identity: String,
     /// Up to where everything is durable.
     durable: S::Position,
@@ -200,6 +206,7 @@ impl<S: Source> Pipeline<S> {
             writer: Some(Box::new(writer)),
             working: JoinSet::new(),
             in_writer: 0,
+            index_size: 0,
             identity: established.identity,
             durable: resume,
             target: look.high.clone(),
@@ -227,8 +234,9 @@ impl<S: Source> Pipeline<S> {
             if self.settings.until_current && self.is_current() {
                 return self.end().await;
             }
-            let room = self.changes.size() + self.in_writer + self.snapshots.size()
-                < self.settings.memory / 2;
+            // Chunks under way don't count: what they wait for is in the log. There is only as many
+            // of them as fit into their own share.
+            let room = self.changes.size() + self.in_writer < self.buffers() / 2;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return self.end().await,
@@ -236,8 +244,7 @@ impl<S: Source> Pipeline<S> {
                     let (writer, done) = done.map_err(|error| {
                         Error::internal("the writer ended").caused_by(error)
                     })?;
-                    self.writer = Some(writer);
-                    self.in_writer = 0;
+                    self.came_back(writer);
                     self.done(done?).await?;
                 }
                 _ = tick.tick() => self.look_around().await?,
@@ -292,10 +299,13 @@ impl<S: Source> Pipeline<S> {
             self.dirty = true;
         }
         self.settle_drift();
-        let memory = self.settings.memory;
+        let memory = self.buffers();
         if self.snapshots.size() < memory / 4 && self.changes.touched_size() < memory / 8 {
             if self.snapshots.wants_reader(self.changes.position()) {
-                let reader = self.source.reader().await?;
+                let connections = self.settings.snapshot_connections;
+                let chunk = memory / 8 / (connections + 1);
+                let chunk = chunk.clamp(CHUNK_LEAST, CHUNK_MOST);
+                let reader = self.source.reader(chunk).await?;
                 self.snapshots.add_reader(reader);
             }
             self.snapshots.dispatch(&mut self.changes);
@@ -318,7 +328,7 @@ impl<S: Source> Pipeline<S> {
         if self.is_flush_due() {
             return self.flush().await;
         }
-        if self.changes.size() >= self.settings.memory / 4 {
+        if self.changes.size() >= self.buffers() / 4 {
             let work = self.take_work();
             self.applied = true;
             self.give(move |mut writer| async move {
@@ -327,6 +337,13 @@ impl<S: Source> Pipeline<S> {
             });
         }
         Ok(())
+    }
+
+    /// The part of the memory budget that buffers may take: what the indexes leave of it, and an
+    /// eighth for what the allocator keeps of what was given back to it.
+    fn buffers(&self) -> usize {
+        let memory = self.settings.memory / 8 * 7;
+        memory.saturating_sub(self.index_size).max(memory / 4)
     }
 
     fn take_work(&mut self) -> crate::buffer::Work {
@@ -343,6 +360,12 @@ impl<S: Source> Pipeline<S> {
         if let Some(writer) = self.writer.take() {
             self.working.spawn(operation(writer));
         }
+    }
+
+    fn came_back(&mut self, writer: WriterBox<S>) {
+        self.in_writer = 0;
+        self.index_size = writer.index_size();
+        self.writer = Some(writer);
     }
 
     /// I1: never inside a transaction.
@@ -506,8 +529,7 @@ impl<S: Source> Pipeline<S> {
         while let Some(done) = self.working.join_next().await {
             let (writer, done) =
                 done.map_err(|error| Error::internal("the writer ended").caused_by(error))?;
-            self.writer = Some(writer);
-            self.in_writer = 0;
+            self.came_back(writer);
             self.done(done?).await?;
         }
         Ok(())

@@ -11,10 +11,9 @@
 //! never older than what the stream applied before; and a partial change (unchanged TOAST) that
 //! finds no base in the lake puts its key among those to read again (S5).
 
-use std::collections::HashMap;
-
 use lakeward_connectors::batch::{Batch, Builder};
 use lakeward_connectors::source::{KeyText, Position, Range, View};
+use rustc_hash::FxHashMap;
 
 use crate::buffer::Step;
 use crate::planted::{self, Bug};
@@ -22,7 +21,7 @@ use crate::planted::{self, Bug};
 /// The keys touched by the stream while windows of a table are open.
 #[derive(Debug, Default)]
 pub struct Touched {
-    keys: HashMap<Box<[u8]>, Vec<u64>>,
+    keys: FxHashMap<Box<[u8]>, Vec<u64>>,
     truncates: Vec<u64>,
     size: usize,
 }

@@ -199,6 +199,11 @@ impl<P: Position> Writer<P> {
         self.tables.iter().map(|(id, slot)| (id, slot.table.rows(), slot.table.files()))
     }
 
+    /// What the indexes of all tables take of memory, in bytes.
+    pub fn index_size(&self) -> usize {
+        self.tables.values().map(|slot| slot.table.index_size()).sum()
+    }
+
     /// Whether another daemon has written a newer epoch (E9).
     ///
     /// # Errors

@@ -13,8 +13,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
+
 use crate::batch::Builder;
-use crate::change::Value;
+use crate::change::{Op, Value};
 use crate::error::{Error, Result};
 use crate::postgres::pgoutput::{Field, Message, Old, Row, Tuple, malformed};
 use crate::postgres::position::{Commit, Lsn};
@@ -96,14 +98,13 @@ impl Relation {
 #[derive(Debug, Default)]
 pub struct Decoder {
     tables: Vec<Known>,
-    by_oid: HashMap<u32, usize>,
+    by_oid: FxHashMap<u32, usize>,
     /// The last RELATION message of each table, wanted or not: the server sends it once, however
     /// much later the table is added.
     announced: HashMap<u32, RelationMessage>,
     unresolved: Option<RelationMessage>,
     in_transaction: bool,
     // Emptied and kept, so that a row costs no allocation.
-    row: Vec<Value<'static>>,
     old_row: Vec<Value<'static>>,
     old_fields: Vec<Field<'static>>,
 }
@@ -222,15 +223,19 @@ impl Decoder {
         let Some(known) = table.filter(|known| known.current) else { return Ok(()) };
         let schema = &known.relation.schema;
         let Some(builder) = sink.rows(schema) else { return Ok(()) };
-        let mut buffers = Buffers {
-            row: recycle(std::mem::take(&mut self.row)),
-            old_row: recycle(std::mem::take(&mut self.old_row)),
-            old_fields: recycle_fields(std::mem::take(&mut self.old_fields)),
+        let result = match change.old {
+            None => append(schema, change, &[], false, None, builder),
+            Some(old) => {
+                let mut buffers = Buffers {
+                    row: recycle(std::mem::take(&mut self.old_row)),
+                    fields: recycle_fields(std::mem::take(&mut self.old_fields)),
+                };
+                let result = append_over(schema, change, old, &mut buffers, builder);
+                self.old_row = recycle(buffers.row);
+                self.old_fields = recycle_fields(buffers.fields);
+                result
+            }
         };
-        let result = append(schema, change, &mut buffers, builder);
-        self.row = recycle(buffers.row);
-        self.old_row = recycle(buffers.old_row);
-        self.old_fields = recycle_fields(buffers.old_fields);
         match result {
             Ok(()) => Ok(()),
             Err(Fault::Malformed) => Err(Malformed),
@@ -252,10 +257,10 @@ enum Fault {
     Stop(String),
 }
 
+/// An old row: its fields, and the values of those that identify it.
 struct Buffers<'a> {
     row: Vec<Value<'a>>,
-    old_row: Vec<Value<'a>>,
-    old_fields: Vec<Field<'a>>,
+    fields: Vec<Field<'a>>,
 }
 
 /// The same allocation for values of another message: collecting from a vector of the same layout
@@ -270,23 +275,72 @@ fn recycle_fields<'b>(mut fields: Vec<Field<'_>>) -> Vec<Field<'b>> {
     fields.into_iter().map(|_| Field::Null).collect()
 }
 
-fn append<'a>(
+/// Appends a change that came with its old row, or the identity of it.
+fn append_over<'a>(
     schema: &TableSchema,
     change: &Row<'a>,
+    old: Old<'a>,
     buffers: &mut Buffers<'a>,
     builder: &mut Builder,
 ) -> Result<(), Fault> {
-    let Buffers { row, old_row, old_fields } = buffers;
-    if let Some(old) = change.old {
-        read_old(schema, old, old_fields, old_row)?;
+    let Buffers { row, fields } = buffers;
+    read_old(schema, old, fields, row)?;
+    let full = schema.identity == Identity::FullRow;
+    if full || change.new.is_none() {
+        builder.push(Op::Delete, Some(row), None).map_err(internal)?;
     }
-    if let Some(new) = change.new {
-        let whole = change.old.is_some_and(|old| old.whole);
-        read_new(schema, new, old_fields, whole, row)?;
+    match (change.new, full) {
+        (None, _) => Ok(()),
+        (Some(_), true) => {
+            let insert = Row { op: Op::Insert, ..*change };
+            append(schema, &insert, fields, old.whole, None, builder)
+        }
+        (Some(_), false) => {
+            let key = builder.key(row).map_err(internal)?;
+            append(schema, change, fields, old.whole, Some(key), builder)
+        }
     }
-    let old = change.old.map(|_| old_row.as_slice());
-    let new = change.new.map(|_| row.as_slice());
-    builder.push(change.op, old, new).map_err(|error| Fault::Stop(error.full()))
+}
+
+/// Appends the new row of a change; what the update left as it was comes from the `old` row, where
+/// that has it. `whole`: it has all columns.
+fn append(
+    schema: &TableSchema,
+    change: &Row<'_>,
+    old: &[Field<'_>],
+    whole: bool,
+    old_key: Option<u32>,
+    builder: &mut Builder,
+) -> Result<(), Fault> {
+    let tuple = change.new.ok_or(Fault::Malformed)?;
+    if usize::from(tuple.count) != schema.columns.len() {
+        return Err(Fault::Malformed);
+    }
+    let mut fields = tuple;
+    let mut row = builder.row();
+    for (at, column) in schema.columns.iter().enumerate() {
+        let mut field = fields.next_field().ok_or(Fault::Malformed)?;
+        if field == Field::Unchanged && (whole || schema.key().contains(&at)) {
+            field = old.get(at).copied().unwrap_or(Field::Unchanged);
+        }
+        row.push(&match field {
+            Field::Text(text) => match parse(&column.kind, text) {
+                Ok(value) => value,
+                Err(misfit) => {
+                    let mut all = Vec::new();
+                    collect_fields(schema, tuple, &mut all)?;
+                    return Err(stop(schema, at, text, misfit, &all));
+                }
+            },
+            Field::Null => Value::Null,
+            Field::Unchanged => Value::Unchanged,
+        });
+    }
+    row.finish(change.op, old_key).map_err(internal)
+}
+
+fn internal(error: Error) -> Fault {
+    Fault::Stop(error.full())
 }
 
 /// Parses those values of the old row that identify it; the others stay as they came.
@@ -309,39 +363,6 @@ fn read_old<'a>(
             }
             Field::Null if all => Value::Null,
             _ => Value::Unchanged,
-        });
-    }
-    Ok(())
-}
-
-/// Parses the new row; what the update left as it was comes from the old row, where that has it.
-fn read_new<'a>(
-    schema: &TableSchema,
-    tuple: Tuple<'a>,
-    old: &[Field<'a>],
-    whole: bool,
-    row: &mut Vec<Value<'a>>,
-) -> Result<(), Fault> {
-    if usize::from(tuple.count) != schema.columns.len() {
-        return Err(Fault::Malformed);
-    }
-    let mut fields = tuple;
-    for (at, column) in schema.columns.iter().enumerate() {
-        let mut field = fields.next_field().ok_or(Fault::Malformed)?;
-        if field == Field::Unchanged && (whole || schema.key().contains(&at)) {
-            field = old.get(at).copied().unwrap_or(Field::Unchanged);
-        }
-        row.push(match field {
-            Field::Text(text) => match parse(&column.kind, text) {
-                Ok(value) => value,
-                Err(misfit) => {
-                    let mut all = Vec::new();
-                    collect_fields(schema, tuple, &mut all)?;
-                    return Err(stop(schema, at, text, misfit, &all));
-                }
-            },
-            Field::Null => Value::Null,
-            Field::Unchanged => Value::Unchanged,
         });
     }
     Ok(())

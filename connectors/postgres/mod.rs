@@ -299,9 +299,8 @@ impl crate::source::Source for Postgres {
         stream::Stream::new(connection, *from, tables, server, catalog)
     }
 
-    async fn reader(&mut self) -> Result<snapshot::Reader> {
-        let client = self.server.client().await?;
-        Ok(snapshot::Reader::new(client, (*self.catalog).clone()))
+    async fn reader(&mut self, chunk_bytes: usize) -> Result<snapshot::Reader> {
+        snapshot::Reader::open(self.server.clone(), (*self.catalog).clone(), chunk_bytes).await
     }
 
     async fn view(&mut self) -> Result<Visible> {

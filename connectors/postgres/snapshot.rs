@@ -22,6 +22,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Result};
 use crate::postgres::catalog::{self, Look, Options, Table, fault, quoted_table};
+use crate::postgres::connection::Server;
 use crate::postgres::position::{Commit, Lsn, Visible};
 use crate::postgres::snapshot::copy::Rows as CopiedRows;
 use crate::postgres::snapshot::sql::Select;
@@ -34,8 +35,6 @@ mod copy;
 mod server_tests;
 mod sql;
 
-/// A chunk's rows take about this many bytes at most, as the server sends them.
-const CHUNK_BYTES: f64 = 16_000_000.0;
 /// Rows are handed on in batches of about this many bytes.
 const PART_BYTES: usize = 4_000_000;
 /// Keys asked for in one statement.
@@ -52,8 +51,11 @@ type Parts = Sender<Part<Lsn, Visible>>;
 /// [`values`](crate::postgres): the caller pins them.
 #[derive(Debug)]
 pub struct Reader {
+    server: Server,
     client: Client,
     options: Options,
+    /// What a chunk's rows take at most, about, as the server sends them.
+    chunk_bytes: f64,
     paces: HashMap<TableId, Pace>,
     /// A transaction may be open, for a read ended early (its future was dropped, or it failed).
     open: bool,
@@ -70,12 +72,12 @@ impl Pace {
     /// The first chunk of a table: rows as wide as its pages say, and a modest speed.
     fn first(table: &Table) -> Self {
         let bytes = table.access.pages as f64 * 8192.0 / (table.rows.max(1) as f64);
-        Self { bytes_per_row: bytes.clamp(32.0, CHUNK_BYTES), rows_per_second: 20_000.0 }
+        Self { bytes_per_row: bytes.max(32.0), rows_per_second: 20_000.0 }
     }
 
     /// How many rows the next chunk may have: about a second, and not too many bytes.
-    fn rows(self) -> u64 {
-        self.rows_per_second.min(CHUNK_BYTES / self.bytes_per_row).clamp(100.0, 1_000_000.0) as u64
+    fn rows(self, bytes: f64) -> u64 {
+        self.rows_per_second.min(bytes / self.bytes_per_row).clamp(100.0, 1_000_000.0) as u64
     }
 
     /// Half of what was known and half of what was seen; never more than four times as fast.
@@ -89,10 +91,23 @@ impl Pace {
     }
 }
 
+/// How a COPY ended.
+struct Copied {
+    /// How long the receiver of the rows kept it waiting.
+    waited: Duration,
+    /// Whether it came to its end.
+    whole: bool,
+}
+
 impl Reader {
-    /// A reader over `client`.
-    pub fn new(client: Client, options: Options) -> Self {
-        Self { client, options, paces: HashMap::new(), open: false }
+    /// A reader with a connection to `server`, whose chunks take about `chunk_bytes`.
+    ///
+    /// # Errors
+    /// When the server can't be reached.
+    pub async fn open(server: Server, options: Options, chunk_bytes: usize) -> Result<Self> {
+        let client = server.client().await?;
+        let chunk_bytes = chunk_bytes.max(1) as f64;
+        Ok(Self { server, client, options, chunk_bytes, paces: HashMap::new(), open: false })
     }
 
     async fn execute(&self, sql: &str, table: &TableSchema) -> Result<()> {
@@ -187,15 +202,22 @@ impl Reader {
         send: &Parts,
     ) -> Result<Option<Range>> {
         let mut pace = self.paces.get(&table.id).copied().unwrap_or_else(|| Pace::first(found));
-        let limit = pace.rows();
+        let limit = pace.rows(self.chunk_bytes);
         let select = Select { schema: table, access: &found.access };
         let mut rows = CopiedRows::new(table);
         self.execute(ALONG_THE_INDEX, table).await?;
         let began = Instant::now();
-        let waited = self.copy(&select.next(&range, limit), &mut rows, send).await?;
-        pace.learn(rows.count(), rows.bytes(), began.elapsed().saturating_sub(waited));
+        let most = (2.0 * self.chunk_bytes) as u64;
+        let copied = self.copy(&select.next(&range, limit), &mut rows, most, send).await?;
+        pace.learn(rows.count(), rows.bytes(), began.elapsed().saturating_sub(copied.waited));
         self.paces.insert(table.id.clone(), pace);
-        let rest = (rows.count() >= limit).then(|| Range { after: Some(rows.last_key()), ..range });
+        let more = rows.count() >= limit || !copied.whole;
+        let rest = more.then(|| Range { after: Some(rows.last_key()), ..range });
+        if !copied.whole {
+            // The server still sends; only the end of the connection stops it.
+            self.client = self.server.client().await?;
+            self.open = false;
+        }
         finish(rows, send).await?;
         Ok(rest)
     }
@@ -211,7 +233,7 @@ impl Reader {
         let mut rows = CopiedRows::new(table);
         self.execute(ALONG_THE_INDEX, table).await?;
         for some in keys.chunks(KEYS_PER_STATEMENT) {
-            self.copy(&select.keys(some), &mut rows, send).await?;
+            self.copy(&select.keys(some), &mut rows, u64::MAX, send).await?;
         }
         finish(rows, send).await
     }
@@ -219,28 +241,38 @@ impl Reader {
     async fn all(&self, table: &Arc<TableSchema>, found: &Table, send: &Parts) -> Result<()> {
         let mut rows = CopiedRows::new(table);
         let select = Select { schema: table, access: &found.access };
-        self.copy(&select.all(), &mut rows, send).await?;
+        self.copy(&select.all(), &mut rows, u64::MAX, send).await?;
         finish(rows, send).await
     }
 
-    /// Copies what `sql` selects into `rows`, sending them on when there are enough. Returns how
-    /// long the receiver kept it waiting.
-    async fn copy(&self, sql: &str, rows: &mut CopiedRows, send: &Parts) -> Result<Duration> {
+    /// Copies what `sql` selects into `rows`, sending them on when there are enough, until all are
+    /// there or more than `most` bytes came.
+    async fn copy(
+        &self,
+        sql: &str,
+        rows: &mut CopiedRows,
+        most: u64,
+        send: &Parts,
+    ) -> Result<Copied> {
         let table = rows.table().clone();
         let failed = |error| read_fault(error, &table);
         let stream = self.client.copy_out(sql).await.map_err(failed)?;
         let mut stream = std::pin::pin!(stream);
-        let mut waited = Duration::ZERO;
+        let mut copied = Copied { waited: Duration::ZERO, whole: true };
         while let Some(bytes) = stream.next().await {
             rows.push(&bytes.map_err(failed)?)?;
             if rows.size() >= PART_BYTES {
                 let began = Instant::now();
                 send_part(send, Part::Rows(rows.take())).await?;
-                waited += began.elapsed();
+                copied.waited += began.elapsed();
+            }
+            if rows.bytes() > most {
+                copied.whole = false;
+                return Ok(copied);
             }
         }
         rows.end()?;
-        Ok(waited)
+        Ok(copied)
     }
 
     async fn read_chunk(
@@ -266,8 +298,10 @@ impl Reader {
         let high: Lsn =
             self.text("select pg_current_wal_insert_lsn()::text", table).await?.parse()?;
         let high = high.without_page_header();
-        self.execute("commit", table).await?;
-        self.open = false;
+        if self.open {
+            self.execute("commit", table).await?;
+            self.open = false;
+        }
         send_part(send, Part::Closed { high, rest }).await
     }
 

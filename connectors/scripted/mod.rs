@@ -94,7 +94,7 @@ impl Source for Scripted {
         Ok(ScriptedStream::new(connection, start, tables))
     }
 
-    async fn reader(&mut self) -> Result<ScriptedReader> {
+    async fn reader(&mut self, _: usize) -> Result<ScriptedReader> {
         Ok(ScriptedReader::new(Connection::open(&self.server).await?))
     }
 

@@ -138,7 +138,7 @@ async fn chunk(
     rows: Rows,
     must: &[Gtid],
 ) -> (Seen, Vec<Row>, Gtids, Option<Range>) {
-    let mut reader = Scripted::new(server).reader().await.unwrap();
+    let mut reader = Scripted::new(server).reader(0).await.unwrap();
     let (send, mut receive) = mpsc::channel(1000);
     reader.read(&schema(server), rows, must, &send).await.unwrap();
     let Some(Part::Opened(seen)) = receive.recv().await else { panic!("no view") };
@@ -247,7 +247,7 @@ async fn a_view_may_be_known_only_from_below() {
 async fn chunks_hold_every_key_once_in_no_order_of_ours() {
     for (rows, parts) in [(0, 1), (1, 3), (10, 1), (37, 4), (100, 7)] {
         let server = server(rows);
-        let mut reader = Scripted::new(&server).reader().await.unwrap();
+        let mut reader = Scripted::new(&server).reader(0).await.unwrap();
         let ranges = reader.split(&schema(&server), parts).await.unwrap();
         assert!(ranges.len() <= parts);
         let mut read = Vec::new();
@@ -295,7 +295,7 @@ async fn a_table_created_again_is_another() {
     let old = schema(&server);
     lock(&server).commit('b', vec![Drop(t()), create(), Insert(t(), row(5, 5))]).unwrap();
     assert_ne!(old.storage, schema(&server).storage);
-    let mut reader = Scripted::new(&server).reader().await.unwrap();
+    let mut reader = Scripted::new(&server).reader(0).await.unwrap();
     let (send, _receive) = mpsc::channel(10);
     let error = reader.read(&old, Rows::All, &[], &send).await.unwrap_err();
     assert_eq!((error.kind(), error.stopped_table()), (ErrorKind::Table, Some(&t())));
@@ -336,7 +336,7 @@ async fn trace(seed: u64) -> Vec<String> {
     let mut trace = Vec::new();
     for _ in 0..50 {
         let read = async {
-            let mut reader = Scripted::new(&server).reader().await?;
+            let mut reader = Scripted::new(&server).reader(0).await?;
             let (send, _receive) = mpsc::channel(100);
             reader.read(&schema(&server), Rows::All, &[], &send).await
         };

@@ -11,7 +11,7 @@ use lakeward_connectors::{Error, Result};
 use object_store::buffered::BufWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::async_writer::AsyncArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression as Codec, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
@@ -21,7 +21,7 @@ use super::actions::Add;
 use super::clock::{now_millis, unique};
 use super::schema::Layout;
 use super::stats::Seen;
-use super::store::Lake;
+use super::store::{Compression, Lake};
 
 /// A row group ends at this many rows or bytes, whichever comes first: the unit in which a file is
 /// held in memory while it is written or read.
@@ -72,7 +72,7 @@ impl FileWriter {
             None => {
                 let path = format!("{}/{}", self.table, self.name);
                 let options = ArrowWriterOptions::new()
-                    .with_properties(properties(batch))
+                    .with_properties(properties(batch, self.lake.compression()))
                     .with_skip_arrow_metadata(true);
                 let schema = Arc::clone(self.layout.arrow());
                 let writer = self.lake.writer(&path)?;
@@ -131,9 +131,13 @@ fn fault(table: &str, error: ParquetError) -> Error {
     Error::internal("a data file can't be written").with("Delta table", table).caused_by(error)
 }
 
-fn properties(sample: &RecordBatch) -> WriterProperties {
+fn properties(sample: &RecordBatch, compression: Compression) -> WriterProperties {
+    let codec = match compression {
+        Compression::Snappy => Codec::SNAPPY,
+        Compression::Zstd => Codec::ZSTD(ZstdLevel::default()),
+    };
     let mut builder = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_compression(codec)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_max_row_group_row_count(Some(GROUP_ROWS))
         .set_max_row_group_bytes(Some(GROUP_BYTES))

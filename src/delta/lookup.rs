@@ -141,7 +141,7 @@ fn key_schema(schema: &TableSchema) -> SchemaRef {
 impl Index {
     /// Whether a key has at most one row.
     pub(super) fn is_unique(&self) -> bool {
-        !matches!(self, Self::Rows(_))
+        !matches!(self, Self::Rows(..))
     }
 }
 

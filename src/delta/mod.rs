@@ -30,7 +30,7 @@ mod view;
 
 pub use commit::Commit;
 pub use rewrite::Applied;
-pub use store::{Created, Lake, LakeOptions, S3Options, table_path};
+pub use store::{Compression, Created, Lake, LakeOptions, S3Options, table_path};
 pub use table::Table;
 
 /// What files and commits say wrote them.

@@ -31,6 +31,8 @@ const FULL_BYTES: usize = 96 << 20;
 const FULL_ROWS: u64 = 1_000_000;
 /// How many new rows are gathered at once.
 const CHUNK: usize = 8192;
+/// So many rows in order are worth a write of their own.
+const STRETCH: usize = 256;
 
 /// What became of [`Table::apply`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,6 +79,15 @@ struct Carried {
     places: FxHashMap<(FileId, u64), usize>,
 }
 
+impl Plan {
+    fn doom(&mut self, key: u32, loc: Loc, file: FileId, row: u64) {
+        let doomed = self.doomed.entry(file).or_default();
+        doomed.rows.push(row);
+        doomed.locs.push(loc);
+        self.removed.push((key, loc));
+    }
+}
+
 impl Table {
     /// Applies a run of changes to what is not committed yet: rows go, rows come. Nothing is
     /// visible to readers before [`commit`](Self::commit). A new row takes the place of one with
@@ -109,14 +120,22 @@ impl Table {
     /// Finds every row that the run is about.
     fn plan(&self, run: &Collapsed) -> Result<Plan> {
         let mut plan = Plan::default();
+        let unique = self.index.as_ref().is_some_and(|index| index.is_unique());
+        let mut doomed = vec![false; run.keys.len()];
         let mut chosen = FxHashSet::default();
         for removal in &run.removals {
-            self.doom(run, removal.key, removal.rows, &mut chosen, &mut plan)?;
+            match doomed.get_mut(removal.key as usize) {
+                Some(doomed) if unique => {
+                    if !std::mem::replace(doomed, true) {
+                        self.doom(run, removal.key, &mut plan);
+                    }
+                }
+                _ => self.doom_some(run, removal.key, removal.rows, &mut chosen, &mut plan)?,
+            }
         }
-        let unique = self.index.as_ref().is_some_and(|index| index.is_unique());
         for (number, row) in run.rows.iter().enumerate() {
-            if unique {
-                self.doom(run, row.key, 1, &mut chosen, &mut plan)?;
+            if unique && !doomed.get(row.key as usize).is_some_and(|doomed| *doomed) {
+                self.doom(run, row.key, &mut plan);
             }
             match self.find_carried(run, row, &mut plan.carried) {
                 true => plan.rows.push(number),
@@ -130,36 +149,37 @@ impl Table {
         Ok(plan)
     }
 
-    /// Chooses the rows of a key that go.
-    fn doom(
+    /// The row of a key goes, if there is one.
+    fn doom(&self, run: &Collapsed, key: u32, plan: &mut Plan) {
+        let places = self.index.as_ref().map_or(&[][..], |index| index.get(run.keys.get(key)));
+        for loc in places {
+            if let Some((file, row)) = self.view.locate(*loc) {
+                plan.doom(key, *loc, file, row);
+            }
+        }
+    }
+
+    /// Chooses `left` of the rows that equal one another; they are counted, so all must be there.
+    fn doom_some(
         &self,
         run: &Collapsed,
         key: u32,
-        rows: u32,
+        mut left: u32,
         chosen: &mut FxHashSet<Loc>,
         plan: &mut Plan,
     ) -> Result<()> {
-        let Some(index) = &self.index else {
-            return Ok(());
-        };
-        let places = index.get(run.keys.get(key));
+        let places = self.index.as_ref().map_or(&[][..], |index| index.get(run.keys.get(key)));
         let found = places.iter().rev().filter_map(|loc| Some((*loc, self.view.locate(*loc)?)));
-        let mut left = rows;
         for (loc, (file, row)) in found {
             if left == 0 {
                 break;
             }
-            if !chosen.insert(loc) {
-                // With a key the same row may be named twice; without one, each counts.
-                continue;
+            if chosen.insert(loc) {
+                left -= 1;
+                plan.doom(key, loc, file, row);
             }
-            left -= 1;
-            let doomed = plan.doomed.entry(file).or_default();
-            doomed.rows.push(row);
-            doomed.locs.push(loc);
-            plan.removed.push((key, loc));
         }
-        if left > 0 && !index.is_unique() {
+        if left > 0 {
             let message = "lake and source differ: a row that was deleted or changed in the \
                            source is not in the lake";
             return Err(Error::table(run.schema.id.clone(), message)
@@ -225,7 +245,11 @@ impl Table {
         while start < plan.rows.len() {
             draft = draft.roll(self, &layout, outputs).await?;
             let end = plan.rows.len().min(start + CHUNK);
-            draft.add(&gather.rows(start..end)?, start..end).await?;
+            let (rows, end) = match gather.stretch(start..end) {
+                Some((rows, end)) => (rows?, end),
+                None => (gather.rows(start..end)?, end),
+            };
+            draft.add(&rows, start..end).await?;
             start = end;
         }
         outputs.extend(draft.finish().await?);
@@ -455,6 +479,32 @@ impl<'a> Gather<'a> {
     fn new(run: &'a Collapsed, plan: &'a Plan, layout: &'a Layout, carried: &'a Carried) -> Self {
         let names = layout.arrow().fields().iter().map(|field| run.schema.column(field.name()));
         Self { run, plan, layout, carried, sources: names.collect() }
+    }
+
+    /// The first of those rows of the plan, and where they end, when they lie one after the other
+    /// in a batch (as a chunk's do): a slice of it, without a copy.
+    fn stretch(&self, range: Range<usize>) -> Option<(Result<RecordBatch>, usize)> {
+        let rows = self.plan.rows.get(range.clone())?;
+        let row = |number: &usize| self.run.rows.get(*number);
+        let first = row(rows.first()?)?.from;
+        let follows = |(at, number): &(u32, &usize)| {
+            row(number).is_some_and(|row| {
+                let cell = Cell { batch: first.batch, row: first.row + at };
+                row.from == cell && row.carried.is_empty()
+            })
+        };
+        let length = (0..).zip(rows).take_while(follows).count();
+        if length < STRETCH {
+            return None;
+        }
+        let batch = self.run.batches.get(first.batch as usize)?;
+        let slice = batch.columns.slice(first.row as usize, length);
+        let columns = self.sources.iter().enumerate().map(|(place, source)| match source {
+            Some(source) => Arc::clone(slice.column(*source)),
+            None => new_null_array(self.layout.arrow().field(place).data_type(), length),
+        });
+        let slice = RecordBatch::try_new(Arc::clone(self.layout.arrow()), columns.collect());
+        Some((slice.map_err(arrow_fault), range.start + length))
     }
 
     /// Those rows of the plan.

@@ -8,7 +8,7 @@ use crate::schema::{Evolution, Identity, Type};
 /// A database of its own on one server, dropped by [`on_servers`].
 pub(in crate::postgres) struct Server {
     pub client: Client,
-    url: String,
+    pub(in crate::postgres) url: String,
     pub version: i32,
 }
 

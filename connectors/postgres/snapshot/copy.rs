@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::batch::{Batch, Builder};
 use crate::change::{Op, Value};
 use crate::error::{Error, Result};
-use crate::postgres::values::{parse, stop_reason};
+use crate::postgres::values::{Misfit, parse, stop_reason};
 use crate::schema::{TableId, TableSchema};
 use crate::source::KeyText;
 
@@ -19,25 +19,26 @@ pub(super) struct Rows {
     builder: Builder,
     /// The beginning of a line whose end has not come yet.
     partial: Vec<u8>,
-    line: Line,
-    row: Vec<Value<'static>>,
+    /// The last field that had to be unescaped.
+    unescaped: Vec<u8>,
     last_key: KeyText,
     count: u64,
     bytes: u64,
 }
 
-/// The fields of one line: where they are in it, or in `unescaped`.
-#[derive(Debug, Default)]
-struct Line {
-    fields: Vec<Field>,
-    unescaped: Vec<u8>,
+/// The fields of a line.
+struct Fields<'a> {
+    line: &'a [u8],
+    start: usize,
+    marks: memchr::Memchr2<'a>,
+    ended: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Field {
-    Null,
-    Raw(usize, usize),
-    Unescaped(usize, usize),
+/// A field as it stands in its line.
+#[derive(Clone, Copy)]
+struct Field<'a> {
+    raw: &'a [u8],
+    escaped: bool,
 }
 
 impl Rows {
@@ -46,8 +47,7 @@ impl Rows {
             builder: Builder::new(schema.clone()),
             schema: schema.clone(),
             partial: Vec::new(),
-            line: Line::default(),
-            row: Vec::new(),
+            unescaped: Vec::new(),
             last_key: vec![String::new(); schema.key().len()],
             count: 0,
             bytes: 0,
@@ -85,7 +85,8 @@ impl Rows {
 
     /// Takes the rows read since the last time.
     pub(super) fn take(&mut self) -> Batch {
-        std::mem::replace(&mut self.builder, Builder::new(self.schema.clone())).finish()
+        let next = self.builder.successor();
+        std::mem::replace(&mut self.builder, next).finish()
     }
 
     /// Reads `data`, which may begin and end within a line, though a server sends whole ones.
@@ -117,68 +118,111 @@ impl Rows {
     pub(super) fn end(&self) -> Result<()> {
         match self.partial.is_empty() {
             true => Ok(()),
-            false => Err(self.malformed()),
+            false => Err(malformed(&self.schema.id)),
         }
     }
 
     fn append(&mut self, line: &[u8]) -> Result<()> {
-        self.line.split(line);
-        if self.line.fields.len() != self.schema.columns.len() {
-            return Err(self.malformed());
-        }
-        let mut row: Vec<Value<'_>> = recycle(std::mem::take(&mut self.row));
-        for (at, column) in self.schema.columns.iter().enumerate() {
-            row.push(match self.line.get(line, at) {
+        let Self { schema, builder, unescaped, .. } = self;
+        let mut fields = Fields::of(line);
+        let mut row = builder.row();
+        for (at, column) in schema.columns.iter().enumerate() {
+            let Some(field) = fields.next() else { return Err(malformed(&schema.id)) };
+            let value = match field.text(unescaped) {
                 None => Value::Null,
-                Some(text) => parse(&column.kind, text).map_err(|misfit| {
-                    let text_of = |at| self.line.get(line, at);
-                    let reason = stop_reason(&self.schema, at, text, misfit, text_of);
-                    Error::table(self.schema.id.clone(), reason)
-                })?,
-            });
+                Some(text) => parse(&column.kind, text)
+                    .map_err(|misfit| misfits(schema, line, at, text, misfit))?,
+            };
+            row.push(&value);
         }
-        self.builder.push(Op::Read, None, Some(&row))?;
-        self.row = recycle(row);
+        if fields.next().is_some() {
+            return Err(malformed(&schema.id));
+        }
+        row.finish(Op::Read, None)?;
         self.count += 1;
-        for (text, &at) in self.last_key.iter_mut().zip(self.schema.key()) {
-            text.clear();
-            let part = self.line.get(line, at).and_then(|part| std::str::from_utf8(part).ok());
-            text.push_str(part.unwrap_or_default());
-        }
+        self.note_key(line);
         Ok(())
     }
 
-    fn malformed(&self) -> Error {
-        Error::internal("COPY sent a line that is none").with("table", &self.schema.id)
+    /// Keeps the text of a row's key.
+    fn note_key(&mut self, line: &[u8]) {
+        let Self { schema, unescaped, last_key, .. } = self;
+        let (mut fields, mut next) = (Fields::of(line), 0);
+        // A key's columns come first as a rule, so this is one step.
+        for (text, &at) in last_key.iter_mut().zip(schema.key()) {
+            if at < next {
+                (fields, next) = (Fields::of(line), 0);
+            }
+            let field = fields.nth(at - next);
+            next = at + 1;
+            let part = field.and_then(|field| std::str::from_utf8(field.text(unescaped)?).ok());
+            text.clear();
+            text.push_str(part.unwrap_or_default());
+        }
     }
 }
 
-impl Line {
-    fn split(&mut self, line: &[u8]) {
-        self.fields.clear();
-        self.unescaped.clear();
-        let mut start = 0;
-        for end in memchr::memchr_iter(b'\t', line).chain([line.len()]) {
-            let field = line.get(start..end).unwrap_or_default();
-            self.fields.push(match memchr::memchr(b'\\', field) {
-                None => Field::Raw(start, end),
-                Some(_) if field == b"\\N" => Field::Null,
-                Some(_) => {
-                    let from = self.unescaped.len();
-                    unescape(field, &mut self.unescaped);
-                    Field::Unescaped(from, self.unescaped.len())
-                }
-            });
-            start = end + 1;
-        }
-    }
+fn malformed(table: &TableId) -> Error {
+    Error::internal("COPY sent a line that is none").with("table", table)
+}
 
-    /// The text of field number `at`; `None` when it is null.
-    fn get<'a>(&'a self, line: &'a [u8], at: usize) -> Option<&'a [u8]> {
-        match *self.fields.get(at)? {
-            Field::Null => None,
-            Field::Raw(start, end) => line.get(start..end),
-            Field::Unescaped(start, end) => self.unescaped.get(start..end),
+/// The error for `text` in column `at` of a line.
+fn misfits(schema: &TableSchema, line: &[u8], at: usize, text: &[u8], misfit: Misfit) -> Error {
+    let mut unescaped = Vec::new();
+    let texts = Fields::of(line).map(|field| field.text(&mut unescaped).map(<[u8]>::to_vec));
+    let texts: Vec<_> = texts.collect();
+    let text_of = |at: usize| texts.get(at)?.as_deref();
+    Error::table(schema.id.clone(), stop_reason(schema, at, text, misfit, text_of))
+}
+
+impl<'a> Fields<'a> {
+    fn of(line: &'a [u8]) -> Self {
+        // One search for both: a field is short, and starting a search costs more than its bytes.
+        let marks = memchr::memchr2_iter(b'\t', b'\\', line);
+        Self { line, start: 0, marks, ended: false }
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Field<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Field<'a>> {
+        if self.ended {
+            return None;
+        }
+        let mut escaped = false;
+        let end = loop {
+            match self.marks.next() {
+                Some(at) if self.line[at] == b'\\' => escaped = true,
+                Some(at) => break at,
+                None => {
+                    self.ended = true;
+                    break self.line.len();
+                }
+            }
+        };
+        let raw = &self.line[self.start..end];
+        self.start = end + 1;
+        Some(Field { raw, escaped })
+    }
+}
+
+impl<'a> Field<'a> {
+    /// What it says; `None` when it is null.
+    #[inline]
+    fn text<'b>(self, unescaped: &'b mut Vec<u8>) -> Option<&'b [u8]>
+    where
+        'a: 'b,
+    {
+        match self {
+            Self { raw, escaped: false } => Some(raw),
+            Self { raw: b"\\N", .. } => None,
+            Self { raw, .. } => {
+                unescaped.clear();
+                unescape(raw, unescaped);
+                Some(unescaped)
+            }
         }
     }
 }
@@ -201,13 +245,6 @@ fn unescape(field: &[u8], out: &mut Vec<u8>) {
         rest = after;
     }
     out.extend(rest);
-}
-
-/// The same allocation for values of another line: collecting from a vector of the same layout
-/// happens in place.
-fn recycle<'b>(mut values: Vec<Value<'_>>) -> Vec<Value<'b>> {
-    values.clear();
-    values.into_iter().map(|_| Value::Null).collect()
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use tokio::sync::mpsc::channel;
 
 use super::*;
+use crate::Secret;
 use crate::batch::{Batch, Builder};
 use crate::key::value_at;
 use crate::postgres::catalog::server_tests::{Server, on_servers};
+use crate::postgres::connection;
 use crate::postgres::decode::{Decoder, Relation};
 use crate::source::{Decoded, Sink};
 
@@ -60,11 +62,45 @@ async fn whole(reader: &mut Reader, table: &Arc<TableSchema>, from: Range) -> (V
 }
 
 async fn reader(server: &Server) -> Reader {
-    Reader::new(server.connect().await, Options::default())
+    reader_of(server, 16_000_000).await
+}
+
+async fn reader_of(server: &Server, chunk_bytes: usize) -> Reader {
+    let place = connection::Server::parse(&Secret::new(&server.url), None);
+    let place = place.unwrap_or_else(|error| panic!("{error:?}"));
+    let reader = Reader::open(place, Options::default(), chunk_bytes).await;
+    reader.unwrap_or_else(|error| panic!("{error:?}"))
 }
 
 async fn schema(server: &Server, name: &str) -> Arc<TableSchema> {
     server.table(name, &Options::default()).await.relation.schema
+}
+
+/// No statistics say how wide the rows are that lie behind the first ones.
+#[test]
+fn server_a_chunk_of_wide_rows_is_cut_short() {
+    on_servers("wide", async |server| {
+        server
+            .run(
+                "create table t(id int primary key, v text);
+                 insert into t select n, case when n > 1000 then repeat(md5(n::text), 3000) end
+                 from generate_series(1, 1300) n; analyze t",
+            )
+            .await;
+        let table = schema(&server, "t").await;
+        let mut reader = reader_of(&server, 1_000_000).await;
+        let (mut rows, mut rest, mut most) = (Vec::new(), Some(Range::default()), 0);
+        while let Some(range) = rest {
+            let read = chunk(&mut reader, &table, Rows::Next(range)).await;
+            let read = read.unwrap_or_else(|error| panic!("{error:?}"));
+            most = most.max(read.rows.iter().map(String::len).sum());
+            rows.extend(read.rows);
+            rest = read.rest;
+        }
+        assert_eq!(rows.len(), 1300);
+        assert!(rows.windows(2).all(|pair| pair[0] != pair[1]));
+        assert!(most < 2_500_000, "a chunk of {most} bytes");
+    });
 }
 
 #[test]
