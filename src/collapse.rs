@@ -22,7 +22,7 @@ pub struct Collapsed {
     pub schema: Arc<TableSchema>,
     /// The batches that [`NewRow`] and [`From`] point into.
     pub batches: Vec<Batch>,
-    /// The keys that the rest points into.
+    /// The keys that the rest points into, each once.
     pub keys: Keys,
     /// The rows of the lake that go.
     pub removals: Vec<Removal>,

@@ -7,6 +7,7 @@ mod model;
 mod table;
 mod values;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -46,17 +47,24 @@ pub(super) fn run(
     add: &[Vec<Value<'_>>],
 ) -> Collapsed {
     let mut keys = Keys::default();
+    let mut numbers = BTreeMap::new();
+    // Each key has one number.
+    let mut number = |row: &[Value<'_>]| {
+        let mut one = Keys::default();
+        one.push(schema, row).expect("a key");
+        *numbers.entry(one.get(0).to_vec()).or_insert_with(|| keys.push_bytes(one.get(0)))
+    };
     let mut builder = Builder::new(Arc::clone(schema));
     let mut removals = Vec::new();
     for row in remove {
-        let key = keys.push(schema, row).expect("a key");
+        let key = number(row);
         removals.push(Removal { key, rows: 1 });
     }
     let mut rows = Vec::new();
-    for (number, row) in (0..).zip(add) {
-        let key = keys.push(schema, row).expect("a key");
+    for (at, row) in (0..).zip(add) {
+        let key = number(row);
         builder.push(Op::Insert, None, Some(row)).expect("a row");
-        rows.push(NewRow { key, from: Cell { batch: 0, row: number }, carried: Vec::new() });
+        rows.push(NewRow { key, from: Cell { batch: 0, row: at }, carried: Vec::new() });
     }
     let batches = vec![builder.finish()];
     Collapsed { schema: Arc::clone(schema), batches, keys, removals, rows }
