@@ -12,6 +12,7 @@ use lakeward_connectors::secret::Secret;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::delta::store::RETENTION;
 use crate::delta::{Compression, LakeOptions, S3Options};
 
 /// What a user configured, with every default filled in.
@@ -42,6 +43,8 @@ pub struct LakeConfig {
     pub state_dir: PathBuf,
     /// How data files are compressed.
     pub compression: Compression,
+    /// For how long replaced files are kept.
+    pub retention: Duration,
 }
 
 /// `[log]`.
@@ -117,6 +120,7 @@ impl LakeConfig {
                 ..S3Options::default()
             },
             compression: self.compression,
+            retention: Some(self.retention),
         }
     }
 }
@@ -316,7 +320,8 @@ impl Reader<'_> {
     }
 
     fn lake(&mut self, table: &DeTable<'_>) -> LakeConfig {
-        let known = ["url", "flush_interval", "memory", "state_dir", "compression", "s3"];
+        let known =
+            ["url", "flush_interval", "memory", "state_dir", "compression", "retention", "s3"];
         self.only("[lake]", table, &known);
         let mut lake = LakeConfig {
             url: "./lake".to_owned(),
@@ -325,6 +330,7 @@ impl Reader<'_> {
             memory: 256 << 20,
             state_dir: PathBuf::from("./state"),
             compression: Compression::default(),
+            retention: RETENTION,
         };
         if let Some(url) = table.get("url").and_then(|item| self.text("lake.url", item)) {
             lake.url = url;
@@ -341,6 +347,11 @@ impl Reader<'_> {
         }
         if let Some(dir) = table.get("state_dir").and_then(|i| self.text("lake.state_dir", i)) {
             lake.state_dir = dir.into();
+        }
+        if let Some(item) = table.get("retention") {
+            let wanted = "a time such as \"7d\" or \"12h\"";
+            lake.retention =
+                self.parsed("lake.retention", item, wanted, duration).unwrap_or(RETENTION);
         }
         if let Some(item) = table.get("compression") {
             let parse = |text: &str| match text {
@@ -565,6 +576,7 @@ fn duration(text: &str) -> Option<Duration> {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return None,
     };
     Some(Duration::from_millis(number.checked_mul(factor)?)).filter(|d| !d.is_zero())

@@ -55,6 +55,11 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Delete the files that no version within lake.retention needs, as the daemon does every hour
+    Maintain {
+        #[command(flatten)]
+        common: Common,
+    },
     /// Forget a source: its tables stay, its positions go; added again, every table is read again
     Remove {
         /// The source's name in the configuration
@@ -84,6 +89,7 @@ fn main() -> ExitCode {
         | Command::Check { common }
         | Command::Status { common }
         | Command::Tables { common }
+        | Command::Maintain { common }
         | Command::Remove { common, .. } => common,
     };
     let json = common.json;
@@ -138,6 +144,7 @@ async fn perform(
         Command::Check { .. } => report::check(config, json).await,
         Command::Status { .. } => report::status(config, json).await,
         Command::Tables { .. } => report::tables(config, json).await,
+        Command::Maintain { .. } => report::maintain(config, json).await,
         Command::Remove { source, drop_slot, .. } => {
             report::remove(config, &source, drop_slot, json).await
         }

@@ -71,6 +71,9 @@ pub struct Ended {
 const CHUNK_LEAST: usize = 1 << 20;
 const CHUNK_MOST: usize = 16 << 20;
 
+/// How often the writer may look after its tables, one at a time.
+const MAINTAIN: Duration = Duration::from_secs(10);
+
 /// How often the loop looks around when nothing happens.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -122,6 +125,7 @@ type Worked<S> = (WriterBox<S>, Result<Done<<S as Source>::Position>>);
 
 enum Done<P> {
     Applied,
+    Maintained,
     Flushed(Report<P>),
 }
 
@@ -154,6 +158,7 @@ pub struct Pipeline<S: Source> {
     last_catalog: Instant,
     last_view: Instant,
     last_nudge: Instant,
+    last_maintain: Instant,
     settings: Settings,
     meter: Meter,
 }
@@ -216,6 +221,7 @@ impl<S: Source> Pipeline<S> {
             last_catalog: now,
             last_view: now,
             last_nudge: now,
+            last_maintain: now,
             settings,
             meter,
         };
@@ -492,6 +498,13 @@ impl<S: Source> Pipeline<S> {
         if now - self.last_catalog >= self.settings.catalog_interval && self.writer.is_some() {
             self.last_catalog = now;
             self.look_at_catalog().await?;
+        }
+        if now - self.last_maintain >= MAINTAIN && self.changes.size() < self.buffers() / 8 {
+            self.last_maintain = now;
+            self.give(|mut writer| async move {
+                let done = writer.maintain().await.map(|_| Done::Maintained);
+                (writer, done)
+            });
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::daemon::Outcome;
-use crate::delta::{Lake, table_path};
+use crate::delta::{Lake, Table, table_path};
 use crate::epoch::{Ledger, State};
 
 /// Prints `value` as JSON, or `text`.
@@ -152,7 +152,7 @@ pub async fn status(config: &Config, json: bool) -> Result<ExitCode> {
         let mut tables = BTreeMap::new();
         for id in file.roster.iter().flatten().map(|(id, _)| id) {
             let path = table_path(name, id);
-            let table = crate::delta::table::Table::open(&lake, &path).await?;
+            let table = Table::open(&lake, &path).await?;
             let txn = table.as_ref().and_then(|table| table.txn(&ledger.app_id()));
             let Some(member) = file.holds(id, txn) else { continue };
             let status = TableStatus {
@@ -188,6 +188,50 @@ pub async fn status(config: &Config, json: bool) -> Result<ExitCode> {
         text.push_str("the lake knows no source of this configuration yet\n");
     }
     print(json, &sources, &text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Serialize)]
+struct Maintained {
+    source: String,
+    table: String,
+    files: usize,
+    bytes: u64,
+}
+
+/// `lakeward maintain`: deletes the files that no version within the retention needs.
+///
+/// # Errors
+/// When the lake can't be read.
+pub async fn maintain(config: &Config, json: bool) -> Result<ExitCode> {
+    let lake = Lake::open(&config.lake.options())?;
+    let mut done = Vec::new();
+    for name in config.sources.keys() {
+        let ledger = Ledger::<Lsn>::open(lake.clone(), name, String::new()).await?;
+        let Some(file) = ledger.newest() else { continue };
+        for id in file.roster.iter().flatten().map(|(id, _)| id) {
+            let Some(mut table) = Table::open(&lake, &table_path(name, id)).await? else {
+                continue;
+            };
+            let unused = table.unused(lake.retention()).await?;
+            let (bytes, all) = (unused.bytes, unused.paths.len());
+            let files = lake.delete_all(unused.paths).await;
+            if files < all {
+                return Err(Error::unavailable("some files could not be deleted; run it again")
+                    .with("table", id)
+                    .with("files left", all - files));
+            }
+            done.push(Maintained { source: name.clone(), table: id.to_string(), files, bytes });
+        }
+    }
+    let text: String = done
+        .iter()
+        .map(|of| {
+            let megabytes = of.bytes as f64 / 1e6;
+            format!("{}  {:<40} {:>6} files, {megabytes:.1} MB\n", of.source, of.table, of.files)
+        })
+        .collect();
+    print(json, &done, &text)?;
     Ok(ExitCode::SUCCESS)
 }
 

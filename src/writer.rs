@@ -14,12 +14,15 @@ use lakeward_connectors::key::key_texts;
 use lakeward_connectors::schema::{Evolution, Identity, TableId, TableSchema};
 use lakeward_connectors::source::{KeyText, Position};
 use lakeward_connectors::{Error, ErrorKind, Result};
+use tokio::time::Instant;
 
 use crate::buffer::{Step, Work};
 use crate::collapse::collapse;
 use crate::delta::{Commit, Lake, Table, table_path};
 use crate::epoch::{Before, Entry, EpochFile, Ledger, Member, Progress, Roster, State};
 use crate::planted::{self, Bug};
+
+mod maintain;
 
 /// How many tables commit at a time.
 const COMMITS_AT_ONCE: usize = 8;
@@ -43,6 +46,8 @@ struct Slot {
     missing: Vec<KeyText>,
     /// Why the table can't go on, found since the last epoch: it stops, or it is read again.
     fault: Option<(State, String)>,
+    /// When it was last looked through for files that nobody needs.
+    maintained: Instant,
 }
 
 /// What a flush closes.
@@ -171,7 +176,8 @@ impl<P: Position> Writer<P> {
     }
 
     fn put(&mut self, id: TableId, table: Table) {
-        self.tables.insert(id, Slot { table, missing: Vec::new(), fault: None });
+        let maintained = Instant::now();
+        self.tables.insert(id, Slot { table, missing: Vec::new(), fault: None, maintained });
     }
 
     fn slot(&mut self, id: &TableId) -> Result<&mut Slot> {

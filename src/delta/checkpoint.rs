@@ -2,6 +2,7 @@
 //! and the clean-up of what lies behind them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_json::{LineDelimitedWriter, ReaderBuilder};
 use arrow_schema::{DataType, Field, Fields, Schema};
@@ -35,7 +36,7 @@ pub(crate) fn is_due(version: i64, metadata: &Metadata) -> bool {
 /// the log is both older than its retention and no longer needed.
 pub(crate) async fn write(lake: &Lake, table: &str, snapshot: &mut Snapshot) -> Result<()> {
     let now = now_millis();
-    let retention = interval(&snapshot.metadata, "delta.deletedFileRetentionDuration", 7 * DAY);
+    let retention = file_retention(&snapshot.metadata, lake.retention());
     snapshot
         .state
         .tombstones
@@ -254,6 +255,13 @@ fn map(name: &str) -> Field {
 }
 
 /// The milliseconds of a property like `interval 30 days`.
+/// For how long files that a commit removed are kept, in milliseconds: as the table's own property
+/// says, else for `default`.
+pub(crate) fn file_retention(metadata: &Metadata, default: Duration) -> i64 {
+    let default = i64::try_from(default.as_millis()).unwrap_or(i64::MAX);
+    interval(metadata, "delta.deletedFileRetentionDuration", default)
+}
+
 fn interval(metadata: &Metadata, name: &str, default: i64) -> i64 {
     metadata.property(name).and_then(parse_interval).unwrap_or(default)
 }

@@ -5,7 +5,7 @@
 //! [`Table::commit`](table::Table::commit). Below: `log` reads a table's log into a `snapshot`,
 //! `checkpoint` shortens it, `protocol` says which tables are not for this writer, `schema` puts
 //! columns into Delta's words; `files`, `stats`, `read` and `conform` are the Parquet side;
-//! `index` and `view` know where each row is, `rewrite` makes the new files.
+//! `index` and `view` know where each row is, `rewrite` makes the new files, `vacuum` finds old ones.
 
 mod actions;
 mod checkpoint;
@@ -26,12 +26,14 @@ pub mod store;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod vacuum;
 mod view;
 
 pub use commit::Commit;
 pub use rewrite::Applied;
 pub use store::{Compression, Created, Lake, LakeOptions, S3Options, table_path};
 pub use table::Table;
+pub use vacuum::Unused;
 
 /// What files and commits say wrote them.
 const ENGINE: &str = concat!("lakeward/", env!("CARGO_PKG_VERSION"));

@@ -43,8 +43,8 @@ pub(crate) type Batches = BoxStream<'static, Result<RecordBatch>>;
 ///
 /// # Errors
 /// When the file lies outside the table's directory.
-pub(crate) fn file_path(table: &str, add: &Add) -> Result<String> {
-    let path = percent_decode(&add.path);
+pub(crate) fn file_path(table: &str, path: &str) -> Result<String> {
+    let path = percent_decode(path);
     if path.starts_with('/') || path.contains("://") {
         return Err(fault(table, "a data file lies outside the table's directory")
             .with("path", path)
@@ -84,7 +84,7 @@ impl FileReader {
     /// Reads the footer of a data file.
     pub(crate) async fn open(lake: &Lake, table: &str, add: &Add) -> Result<Self> {
         let size = u64::try_from(add.size).unwrap_or(0);
-        let path = file_path(table, add)?;
+        let path = file_path(table, &add.path)?;
         let mut input = ObjectReader { lake: lake.clone(), path, size, tail: None };
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let loaded = ArrowReaderMetadata::load_async(&mut input, options.clone()).await;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use lakeward_connectors::{Error, Result, TableId};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::buffered::BufWriter;
@@ -20,6 +20,9 @@ use object_store::{
     ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig,
 };
 use url::Url;
+
+/// How many objects are deleted at a time.
+const DELETES_AT_ONCE: usize = 16;
 
 /// How long one request may take before the store counts as silent.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,7 +40,13 @@ pub struct LakeOptions {
     pub s3: S3Options,
     /// How new data files are compressed.
     pub compression: Compression,
+    /// For how long files that a commit has replaced are kept, where the table has no
+    /// `delta.deletedFileRetentionDuration`; `None`: [`RETENTION`].
+    pub retention: Option<Duration>,
 }
+
+/// Delta's own default.
+pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// How the pages of data files are compressed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -108,6 +117,7 @@ pub struct Lake {
     root: Path,
     url: Arc<str>,
     compression: Compression,
+    retention: Duration,
 }
 
 impl fmt::Debug for Lake {
@@ -122,7 +132,13 @@ impl Lake {
     /// # Errors
     /// [`Config`](lakeward_connectors::ErrorKind::Config) when the URL or a setting is unusable.
     pub fn open(options: &LakeOptions) -> Result<Self> {
-        Ok(Self { compression: options.compression, ..Self::at(options)? })
+        let retention = options.retention.unwrap_or(RETENTION);
+        Ok(Self { compression: options.compression, retention, ..Self::at(options)? })
+    }
+
+    /// For how long files that a commit has replaced are kept.
+    pub fn retention(&self) -> Duration {
+        self.retention
     }
 
     /// How new data files are compressed.
@@ -158,7 +174,13 @@ impl Lake {
     /// The lake at the root of `store`.
     pub fn with_store(store: Arc<dyn ObjectStore>) -> Self {
         let url = store.to_string().into();
-        Self { store, root: Path::default(), url, compression: Compression::default() }
+        Self {
+            store,
+            root: Path::default(),
+            url,
+            compression: Compression::default(),
+            retention: RETENTION,
+        }
     }
 
     fn local(directory: PathBuf) -> Result<Self> {
@@ -332,6 +354,20 @@ impl Lake {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(fault("delete", path, error)),
         }
+    }
+
+    /// Deletes objects, some at a time, and says how many are gone. One that can't be deleted stays
+    /// for the next time.
+    pub async fn delete_all(&self, paths: Vec<String>) -> usize {
+        let deletes = paths.into_iter().map(|path| async move {
+            let deleted = self.delete(&path).await;
+            if let Err(error) = &deleted {
+                tracing::debug!(path, error = error.full(), "a file that is not needed stays");
+            }
+            usize::from(deleted.is_ok())
+        });
+        let deletes = futures::stream::iter(deletes.collect::<Vec<_>>());
+        deletes.buffer_unordered(DELETES_AT_ONCE).fold(0, |sum, one| async move { sum + one }).await
     }
 
     /// Deletes objects of which nobody needs to know whether they are gone.

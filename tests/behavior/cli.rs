@@ -13,6 +13,7 @@ const TESTS: &[Test] = &[
     ("missing_configuration", missing_configuration),
     ("check_changes_nothing", check_changes_nothing),
     ("status_and_tables_as_json", status_and_tables),
+    ("maintain_deletes_replaced_files", maintain_deletes_replaced_files),
     ("remove_drops_the_slot", remove_drops_the_slot),
     ("a_second_run_adds_nothing", a_second_run_adds_nothing),
     ("password_from_the_environment_is_never_shown", secrets),
@@ -93,6 +94,25 @@ fn status_and_tables(server: Server) -> Res<()> {
         check(answer.code == Some(0), || format!("{command:?}: exit {:?}", answer.code))?;
         has(&answer.stdout, "public.t")?;
     }
+    scene.equal("t")
+}
+
+fn maintain_deletes_replaced_files(server: Server) -> Res<()> {
+    let memory = "memory = \"64MiB\"";
+    let scene = edited(server, "maintain", memory, &format!("retention = \"2s\"\n{memory}"))?;
+    scene.run_until_current()?;
+    scene.pg.exec("update t set v = 'b'")?;
+    scene.run_until_current()?;
+    let data = || -> Res<usize> {
+        let names = scene.setup.lake.names(&[&scene.source, "public", "t"])?;
+        Ok(names.iter().filter(|name| name.ends_with(".parquet")).count())
+    };
+    check(data()? == 2, || "the replaced file is gone too early".to_owned())?;
+    std::thread::sleep(std::time::Duration::from_millis(2_100));
+    let answer = scene.setup.command(&["maintain"])?;
+    check(answer.code == Some(0), || format!("maintain: {}", answer.all()))?;
+    has(&answer.stdout, "1 files")?;
+    check(data()? == 1, || "the replaced file is still there".to_owned())?;
     scene.equal("t")
 }
 

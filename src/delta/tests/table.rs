@@ -1,6 +1,9 @@
 //! One table and its life.
 
+use std::time::Duration;
+
 use super::*;
+use crate::delta::Unused;
 
 fn owned(rows: &[(i64, &str)]) -> Vec<(i64, String)> {
     rows.iter().map(|(id, v)| (*id, (*v).to_owned())).collect()
@@ -56,4 +59,39 @@ async fn small_files_are_folded() {
         assert!(table.files() <= 8, "{} files", table.files());
     }
     assert_eq!(read_pairs(&lake, "s/t").await.len(), 100);
+}
+
+#[tokio::test]
+async fn files_that_nobody_needs_are_found() {
+    let lake = Lake::memory();
+    let mut table = Table::create(&lake, "s/t");
+    table.apply(&pairs_run(&[], &[(1, "a"), (2, "b")])).await.expect("applied");
+    commit(&mut table, 1).await;
+    table.apply(&pairs_run(&[1], &[(1, "A")])).await.expect("applied");
+    commit(&mut table, 2).await;
+    lake.put("s/t/orphan.parquet", "of a daemon that was killed".into()).await.expect("put");
+    lake.put("s/t/_hidden.parquet", "of somebody else".into()).await.expect("put");
+    lake.put("s/t2/other.parquet", "of another table".into()).await.expect("put");
+    let kept = table.unused(Duration::from_secs(3600)).await.expect("looked");
+    assert_eq!(kept, Unused::default(), "all of it is young");
+
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let mut unused = table.unused(Duration::ZERO).await.expect("looked").paths;
+    unused.retain(|path| path != "s/t/orphan.parquet");
+    assert_eq!(unused.len(), 1, "the file that the second commit removed: {unused:?}");
+    table.apply(&pairs_run(&[2], &[])).await.expect("applied");
+    let pending = table.unused(Duration::ZERO).await.expect("looked");
+    assert_eq!(pending, Unused::default(), "what is not committed yet might need it");
+    commit(&mut table, 3).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let unused = table.unused(Duration::ZERO).await.expect("looked");
+    assert_eq!(unused.paths.len(), 3);
+    assert_eq!(lake.delete_all(unused.paths).await, 3);
+    assert_eq!(read_pairs(&lake, "s/t").await, owned(&[(1, "A")]));
+    let left = lake.list("s").await.expect("listed");
+    assert!(
+        ["s/t/_hidden.parquet", "s/t2/other.parquet"]
+            .iter()
+            .all(|path| left.iter().any(|file| file.path == *path))
+    );
 }

@@ -1,0 +1,66 @@
+//! Deleting data files that no version within the retention names: those that commits have removed,
+//! and those that never got into a commit (of a daemon that was killed).
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use lakeward_connectors::Result;
+
+use super::checkpoint::file_retention;
+use super::clock::now_millis;
+use super::read::file_path;
+use super::table::Table;
+
+/// Files that may go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unused {
+    /// Their paths, relative to the lake.
+    pub paths: Vec<String>,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Table {
+    /// The data files that nobody needs any more: no part of the table, neither removed nor written
+    /// within `retention` (or the table's own `delta.deletedFileRetentionDuration`). What an engine
+    /// reads that began within the retention stays, and so does what another writer is about to
+    /// commit.
+    ///
+    /// Takes up what others have committed first. Tells nothing while changes are pending.
+    ///
+    /// # Errors
+    /// When the lake can't be listed, or as [`refresh`](Self::refresh).
+    pub async fn unused(&mut self, retention: Duration) -> Result<Unused> {
+        if self.has_pending() || self.in_doubt() || self.version().is_none() {
+            return Ok(Unused::default());
+        }
+        self.refresh().await?;
+        let Some(base) = &self.base else { return Ok(Unused::default()) };
+        let horizon = now_millis().saturating_sub(file_retention(&base.metadata, retention));
+        let recent = base.state.tombstones.values();
+        let recent =
+            recent.filter(|remove| remove.deletion_timestamp.unwrap_or(i64::MAX) > horizon);
+        let active = base.state.files().map(|add| file_path(&self.path, &add.path));
+        let removed = recent.map(|remove| file_path(&self.path, &remove.path));
+        // A path outside the table's directory is not listed below.
+        let needed: HashSet<String> = active.chain(removed).filter_map(Result::ok).collect();
+        let mut unused = Unused::default();
+        for file in self.lake.list(&self.path).await? {
+            if file.modified < horizon && self.is_data(&file.path) && !needed.contains(&file.path) {
+                unused.bytes += file.size;
+                unused.paths.push(file.path);
+            }
+        }
+        Ok(unused)
+    }
+
+    /// Whether a path in the table's directory is that of a data file. Names that begin with `_` or
+    /// `.` are hidden (the log among them): Delta leaves them alone (PROTOCOL.md, "Data Files").
+    fn is_data(&self, path: &str) -> bool {
+        let inside = path.strip_prefix(&self.path).map(|rest| rest.trim_start_matches('/'));
+        inside.is_some_and(|inside| {
+            inside.ends_with(".parquet")
+                && !inside.split('/').any(|name| name.starts_with(['_', '.']))
+        })
+    }
+}
