@@ -125,7 +125,9 @@ pub(super) async fn read_rows(
 pub(super) fn show(value: &Value<'_>) -> String {
     match value {
         Value::Null => "null".to_owned(),
-        Value::Text(text) => text.to_string(),
+        Value::Text(text) => (*text).to_owned(),
+        Value::OwnedText(text) => text.clone(),
+        Value::List(items) => format!("{:?}", items.iter().map(show).collect::<Vec<_>>()),
         Value::Int(value) => value.to_string(),
         other => format!("{other:?}"),
     }
