@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use lakeward_connectors::{Error, Result};
-use roaring::RoaringTreemap;
+use roaring::{RoaringBitmap, RoaringTreemap};
 use url::Url;
 use uuid::Uuid;
 
@@ -19,6 +19,9 @@ use super::z85;
 
 /// Begins every vector, little-endian: a 64-bit Roaring bitmap in its portable form follows.
 const MAGIC: u32 = 1_681_511_377;
+/// Begins a vector in the older form that the protocol's inline example is in, big-endian: the
+/// number of 32-bit bitmaps follows, and each with its size before it.
+const OLDER_MAGIC: u32 = 1_681_511_376;
 /// The first byte of a file of vectors.
 const VERSION: u8 = 1;
 /// How many letters of a `u` vector's path are its UUID; what is before them is a directory.
@@ -118,10 +121,10 @@ fn path(lake: &Lake, table: &str, vector: &DeletionVector) -> Result<Option<Stri
     match vector.storage_type.as_str() {
         "i" => Ok(None),
         "u" => {
-            let split = text.len().checked_sub(UUID_LETTERS).and_then(|at| text.split_at_checked(at));
-            let id = split.and_then(|(prefix, id)| {
-                Some((prefix, Uuid::from_slice(&z85::decode(id)?).ok()?))
-            });
+            let split =
+                text.len().checked_sub(UUID_LETTERS).and_then(|at| text.split_at_checked(at));
+            let id = split
+                .and_then(|(prefix, id)| Some((prefix, Uuid::from_slice(&z85::decode(id)?).ok()?)));
             match id {
                 Some(("", id)) => Ok(Some(format!("{table}/{}", name(&id)))),
                 Some((prefix, id)) => Ok(Some(format!("{table}/{prefix}/{}", name(&id)))),
@@ -178,7 +181,8 @@ fn stored(found: &[Bytes], size: usize) -> Result<Bytes, &'static str> {
         return Err("its file is too short");
     }
     let (stated, data) = (whole.slice(..4), whole.slice(4..4 + size));
-    if u32::try_from(size).map(u32::to_be_bytes).ok().as_ref().map(|s| &s[..]) != Some(&stated[..]) {
+    if u32::try_from(size).map(u32::to_be_bytes).ok().as_ref().map(|s| &s[..]) != Some(&stated[..])
+    {
         return Err("its file says that it has another size");
     }
     match whole[4 + size..] == crc32fast::hash(&data).to_be_bytes() {
@@ -189,18 +193,33 @@ fn stored(found: &[Bytes], size: usize) -> Result<Bytes, &'static str> {
 
 fn parse(data: &[u8]) -> Result<Rows, &'static str> {
     let Some((magic, mut bitmap)) = data.split_at_checked(4) else { return Err("it is too short") };
+    if magic == OLDER_MAGIC.to_be_bytes() {
+        return parse_older(bitmap).ok_or("its bitmap can't be read");
+    }
     if magic != MAGIC.to_le_bytes() {
         return Err("it begins with another number than it should");
     }
     RoaringTreemap::deserialize_from(&mut bitmap).map_err(|_| "its bitmap can't be read")
 }
 
+fn parse_older(data: &[u8]) -> Option<Rows> {
+    let number = |data: &[u8]| Some(u32::from_be_bytes(data.try_into().ok()?));
+    let (count, mut rest) = data.split_at_checked(4)?;
+    let mut bitmaps = Vec::new();
+    for high in 0..number(count)? {
+        let (size, bitmap) = rest.split_at_checked(4)?;
+        let (bitmap, behind) = bitmap.split_at_checked(number(size)? as usize)?;
+        bitmaps.push((high, RoaringBitmap::deserialize_from(bitmap).ok()?));
+        rest = behind;
+    }
+    Some(RoaringTreemap::from_bitmaps(bitmaps))
+}
+
 fn serialise(rows: &Rows) -> Result<Vec<u8>> {
     let mut data = Vec::with_capacity(4 + rows.serialized_size());
     data.extend(MAGIC.to_le_bytes());
-    rows.serialize_into(&mut data).map_err(|error| {
-        Error::internal("a deletion vector can't be written").caused_by(error)
-    })?;
+    rows.serialize_into(&mut data)
+        .map_err(|error| Error::internal("a deletion vector can't be written").caused_by(error))?;
     Ok(data)
 }
 
@@ -224,7 +243,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_inline_example_of_the_protocol() {
+    async fn inline_vectors() {
+        // The protocol's example is in the older form; what engines write looks like this.
+        let portable = "^Bg9^0rr910000000000iXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L";
+        let rows = read(&Lake::memory(), "s/t", &vector("i", portable, 44, 6)).await;
+        assert_eq!(rows.expect("rows").iter().collect::<Vec<_>>(), [3, 4, 7, 11, 18, 29]);
         let inline = vector("i", INLINE, 40, 6);
         let rows = read(&Lake::memory(), "s/t", &inline).await.expect("rows");
         assert_eq!(rows.iter().collect::<Vec<_>>(), [3, 4, 7, 11, 18, 29]);
@@ -283,9 +306,8 @@ mod tests {
 
     fn rows() -> impl Strategy<Value = Rows> {
         let few = prop::collection::vec(0..1_u64 << 34, 0..40);
-        (few, 0..200_000_u64, 0..5_000_u64).prop_map(|(few, from, length)| {
-            few.into_iter().chain(from..from + length).collect()
-        })
+        (few, 0..200_000_u64, 0..5_000_u64)
+            .prop_map(|(few, from, length)| few.into_iter().chain(from..from + length).collect())
     }
 
     proptest! {

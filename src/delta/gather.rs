@@ -108,7 +108,12 @@ pub(super) struct Gather<'a> {
 }
 
 impl<'a> Gather<'a> {
-    pub(super) fn new(run: &'a Collapsed, plan: &'a Plan, layout: &'a Layout, carried: &'a Carried) -> Self {
+    pub(super) fn new(
+        run: &'a Collapsed,
+        plan: &'a Plan,
+        layout: &'a Layout,
+        carried: &'a Carried,
+    ) -> Self {
         let names = layout.arrow().fields().iter().map(|field| run.schema.column(field.name()));
         Self { run, plan, layout, carried, sources: names.collect() }
     }

@@ -121,7 +121,11 @@ impl Table {
                 false => plan.missing.push(run.keys.get(row.key).to_vec()),
             }
         }
-        plan.doomed.values_mut().for_each(|rows| rows.sort_unstable());
+        for rows in plan.doomed.values_mut() {
+            rows.sort_unstable();
+            // A key may be there twice: that of a row that goes, and of one that comes.
+            rows.dedup();
+        }
         Ok(plan)
     }
 
@@ -285,7 +289,7 @@ impl Table {
         plan: &Plan,
         outputs: Vec<Output>,
     ) -> Result<Vec<String>> {
-        let (mut sources, mut emptied): (Vec<FileId>, Vec<FileId>) = Default::default();
+        let mut sources: Vec<FileId> = Vec::new();
         let kept = outputs.iter().flat_map(|output| &output.kept);
         let gone: FxHashMap<FileId, Vec<u64>> =
             kept.map(|(source, _)| (*source, self.gone(*source, plan))).collect();
@@ -314,18 +318,23 @@ impl Table {
                 }
             }
         }
-        for (id, rows) in plan.doomed.iter().filter(|(id, _)| !sources.contains(id)) {
-            let left = self.view.file(*id).map_or(0, DataFile::left);
-            match left == rows.len() as u64 {
-                true => emptied.push(*id),
-                false => self.view.mark(*id, rows),
-            }
-        }
-        sources.extend(emptied);
+        self.mark(plan, &mut sources);
         let gone: Vec<_> = sources.into_iter().filter_map(|id| self.view.remove(id)).collect();
         self.pending.changed = true;
         let own = gone.iter().filter(|file| !file.committed);
         Ok(own.map(|file| self.own_path(&file.add.path)).collect())
+    }
+
+    /// Deletes the doomed rows of files that were not among the `sources` of new ones. A file
+    /// without a row left joins them.
+    fn mark(&mut self, plan: &Plan, sources: &mut Vec<FileId>) {
+        let rewritten: FxHashSet<FileId> = sources.iter().copied().collect();
+        for (id, rows) in plan.doomed.iter().filter(|(id, _)| !rewritten.contains(id)) {
+            match self.view.file(*id).is_some_and(|file| file.left() > rows.len() as u64) {
+                true => self.view.mark(*id, rows),
+                false => sources.push(*id),
+            }
+        }
     }
 
     pub(super) fn known_layout(&self) -> Result<Arc<Layout>> {

@@ -282,9 +282,11 @@ impl Table {
         let deleted = deletes::read(&self.lake, &self.path, vector).await?;
         match deleted.max().is_none_or(|last| last < rows) {
             true => Ok((rows, deleted)),
-            false => Err(log::fault(&self.path, "a deletion vector deletes rows that a file lacks")
-                .with("file", &add.path)
-                .remedy("take a new snapshot of the table")),
+            false => {
+                Err(log::fault(&self.path, "a deletion vector deletes rows that a file lacks")
+                    .with("file", &add.path)
+                    .remedy("take a new snapshot of the table"))
+            }
         }
     }
 
