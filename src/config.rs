@@ -13,7 +13,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::delta::store::RETENTION;
-use crate::delta::{Compression, LakeOptions, S3Options};
+use crate::delta::{Compression, LakeOptions, Merge, S3Options};
 
 /// What a user configured, with every default filled in.
 #[derive(Debug, Clone)]
@@ -73,6 +73,15 @@ pub struct SourceConfig {
     pub ssl_root_cert: Option<PathBuf>,
     /// Per table: columns kept as the source's own text.
     pub text_columns: HashMap<TableId, Vec<String>>,
+    /// Per table: how changed rows are merged, where it is not the default.
+    pub merge: BTreeMap<TableId, Merge>,
+}
+
+/// What `[source.NAME.table."…"]` says of a source's tables.
+#[derive(Default)]
+struct PerTable {
+    text_columns: HashMap<TableId, Vec<String>>,
+    merge: BTreeMap<TableId, Merge>,
 }
 
 /// Something wrong with the file.
@@ -423,8 +432,8 @@ impl Reader<'_> {
             };
             let place = format!("source.{name}.postgres");
             let Some(postgres) = self.table(&place, postgres) else { continue };
-            let text_columns = self.tables(&name, of);
-            if let Some(source) = self.postgres(&name, at, postgres, text_columns) {
+            let per_table = self.tables(&name, of);
+            if let Some(source) = self.postgres(&name, at, postgres, per_table) {
                 sources.insert(name, source);
             }
         }
@@ -436,7 +445,7 @@ impl Reader<'_> {
         name: &str,
         at: usize,
         table: &DeTable<'_>,
-        text_columns: HashMap<TableId, Vec<String>>,
+        per_table: PerTable,
     ) -> Option<SourceConfig> {
         let place = format!("[source.{name}.postgres]");
         let known =
@@ -487,7 +496,8 @@ impl Reader<'_> {
             slot,
             snapshot_connections,
             ssl_root_cert,
-            text_columns,
+            text_columns: per_table.text_columns,
+            merge: per_table.merge,
         })
     }
 
@@ -516,11 +526,11 @@ impl Reader<'_> {
         sound.then(|| patterns.into_iter().map(|(_, pattern)| pattern).collect())
     }
 
-    fn tables(&mut self, name: &str, of: &DeTable<'_>) -> HashMap<TableId, Vec<String>> {
-        let mut text_columns = HashMap::new();
-        let Some(item) = of.get("table") else { return text_columns };
+    fn tables(&mut self, name: &str, of: &DeTable<'_>) -> PerTable {
+        let mut found = PerTable::default();
+        let Some(item) = of.get("table") else { return found };
         let Some(tables) = self.table(&format!("source.{name}.table"), item) else {
-            return text_columns;
+            return found;
         };
         for (key, item) in tables {
             let place = format!("[source.{name}.table.\"{}\"]", key.get_ref());
@@ -534,15 +544,17 @@ impl Reader<'_> {
             let Some(table) = self.table(&place, item) else { continue };
             self.only(&place, table, &["merge", "text_columns"]);
             if let Some(item) = table.get("merge") {
-                let parse = |text: &str| (text == "rewrite").then_some(());
-                self.parsed(&format!("{place} merge"), item, "\"rewrite\"", parse);
+                let wanted = "\"rewrite\" or \"deletion-vectors\"";
+                let merge = self.parsed(&format!("{place} merge"), item, wanted, Merge::parse);
+                found.merge.extend(merge.map(|merge| (id.clone(), merge)));
             }
             if let Some(item) = table.get("text_columns") {
                 let columns = self.texts(&format!("{place} text_columns"), item);
-                text_columns.insert(id, columns.into_iter().map(|(_, column)| column).collect());
+                let columns = columns.into_iter().map(|(_, column)| column).collect();
+                found.text_columns.insert(id, columns);
             }
         }
-        text_columns
+        found
     }
 }
 
@@ -637,6 +649,18 @@ mod tests {
         assert_eq!(lines, [2, 3, 4, 5, 6, 7, 7]);
         assert!(found[0].1.contains("did you mean `flush_interval`?"), "{found:?}");
         assert!(found[3].1.contains("NOPE is not set"));
+    }
+
+    #[test]
+    fn a_table_chooses_how_it_is_merged() {
+        let of =
+            |mode: &str| format!("{GOOD}[source.shop.table.\"public.t\"]\nmerge = \"{mode}\"\n");
+        let config = Config::parse(&of("deletion-vectors"), |_| Some(String::new())).unwrap();
+        let merge: Vec<_> = config.sources["shop"].merge.values().collect();
+        assert_eq!(merge, [&Merge::DeletionVectors]);
+        let found = faults(&of("append"));
+        assert_eq!(found[0].0, 5);
+        assert!(found[0].1.contains("\"deletion-vectors\""), "{found:?}");
     }
 
     #[test]

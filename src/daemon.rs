@@ -62,6 +62,7 @@ pub async fn keep(
             flush_interval: config.lake.flush_interval,
             memory: config.lake.memory,
             snapshot_connections: source.snapshot_connections,
+            merge: source.merge.clone(),
             catalog_interval: CATALOG_INTERVAL,
             idle_interval: IDLE_INTERVAL,
             until_current,

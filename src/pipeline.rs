@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::buffer::Changes;
-use crate::delta::Lake;
+use crate::delta::{Lake, Merge};
 use crate::epoch::{Member, Roster, State};
 use crate::metrics::Meter;
 use crate::planted::{self, Bug};
@@ -50,6 +50,8 @@ pub struct Settings {
     pub memory: usize,
     /// How many chunks are read at a time.
     pub snapshot_connections: usize,
+    /// How changed rows are merged, for tables where it is not the default.
+    pub merge: BTreeMap<TableId, Merge>,
     /// How often the catalog is looked at for what the log doesn't show.
     pub catalog_interval: Duration,
     /// How often a source on which nothing happens gets an empty epoch.

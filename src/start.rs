@@ -89,7 +89,8 @@ pub async fn open_writer<P: Position>(
             }
         }
     }
-    Writer::open(lake.clone(), &settings.source, settings.nonce.clone()).await
+    let (source, nonce) = (&settings.source, settings.nonce.clone());
+    Writer::open(lake.clone(), source, nonce, settings.merge.clone()).await
 }
 
 /// Decides what each table does (E5, E6, P9).

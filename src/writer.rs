@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::buffer::{Step, Work};
 use crate::collapse::collapse;
-use crate::delta::{Commit, Lake, Table, table_path};
+use crate::delta::{Commit, Lake, Merge, Table, table_path};
 use crate::epoch::{Before, Entry, EpochFile, Ledger, Member, Progress, Roster, State};
 use crate::planted::{self, Bug};
 
@@ -36,6 +36,8 @@ pub struct Writer<P: Position> {
     source: String,
     /// In order, so that the same events always make the same requests.
     tables: BTreeMap<TableId, Slot>,
+    /// How tables merge, where it is not the default.
+    merge: BTreeMap<TableId, Merge>,
     members: Roster<P>,
     ledger: Ledger<P>,
 }
@@ -99,6 +101,7 @@ pub struct Standing<P: Position> {
 
 impl<P: Position> Writer<P> {
     /// Opens the tables of `source` and takes them over from whoever wrote them before (E6).
+    /// Tables are merged as `merge` says.
     ///
     /// # Errors
     /// When the lake can't be read or written, or another daemon is ahead.
@@ -106,12 +109,14 @@ impl<P: Position> Writer<P> {
         lake: Lake,
         source: &str,
         nonce: String,
+        merge: BTreeMap<TableId, Merge>,
     ) -> Result<(Self, Option<Standing<P>>)> {
         let ledger = Ledger::<P>::open(lake.clone(), source, nonce).await?;
         let mut writer = Self {
             lake,
             source: source.to_owned(),
             tables: BTreeMap::new(),
+            merge,
             members: Roster::new(),
             ledger,
         };
@@ -162,10 +167,11 @@ impl<P: Position> Writer<P> {
         for id in ids {
             let open = async move {
                 let path = table_path(&self.source, id);
-                let table = match Table::open(&self.lake, &path).await? {
+                let mut table = match Table::open(&self.lake, &path).await? {
                     Some(table) => table,
                     None => Table::create(&self.lake, &path),
                 };
+                table.set_merge(self.merge.get(id).copied().unwrap_or_default());
                 Ok((id.clone(), table))
             };
             opens.push(open.boxed());

@@ -107,7 +107,7 @@ pub(crate) struct Add {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tags: Option<BTreeMap<String, Option<String>>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) deletion_vector: Option<Value>,
+    pub(crate) deletion_vector: Option<DeletionVector>,
 }
 
 impl Add {
@@ -138,7 +138,31 @@ pub(crate) struct Remove {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) size: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) deletion_vector: Option<Value>,
+    pub(crate) deletion_vector: Option<DeletionVector>,
+}
+
+/// Where the set of a data file's deleted rows is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DeletionVector {
+    pub(crate) storage_type: String,
+    pub(crate) path_or_inline_dv: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) offset: Option<i32>,
+    pub(crate) size_in_bytes: i32,
+    pub(crate) cardinality: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_row_index: Option<i64>,
+}
+
+impl DeletionVector {
+    /// What tells it from every other vector; with the path of a data file, what tells a logical
+    /// file from every other.
+    pub(crate) fn unique_id(&self) -> String {
+        let Self { storage_type, path_or_inline_dv, offset, .. } = self;
+        let offset = offset.map(|offset| format!("@{offset}")).unwrap_or_default();
+        format!("{storage_type}{path_or_inline_dv}{offset}")
+    }
 }
 
 /// A named piece of metadata of some feature; kept for whoever it belongs to.

@@ -150,7 +150,11 @@ fn actions_of(snapshot: &Snapshot) -> Vec<Action> {
 
 fn encode(actions: &[Action]) -> Result<Vec<u8>> {
     let domains = actions.iter().any(|action| action.domain_metadata.is_some());
-    write_parquet(actions, Arc::new(schema(domains)))
+    let vectors = actions.iter().any(|Action { add, remove, .. }| {
+        add.as_ref().is_some_and(|add| add.deletion_vector.is_some())
+            || remove.as_ref().is_some_and(|remove| remove.deletion_vector.is_some())
+    });
+    write_parquet(actions, Arc::new(schema(domains, vectors)))
         .map_err(|cause| Error::internal("a checkpoint can't be written").caused_by(cause))
 }
 
@@ -175,7 +179,8 @@ fn write_parquet(
     Ok(writer.into_inner()?)
 }
 
-fn schema(domains: bool) -> Schema {
+/// The columns of a checkpoint; those of features only where the table uses them.
+fn schema(domains: bool, vectors: bool) -> Schema {
     let text = |name: &str| Field::new(name, DataType::Utf8, true);
     let long = |name: &str| Field::new(name, DataType::Int64, true);
     let int = |name: &str| Field::new(name, DataType::Int32, true);
@@ -190,9 +195,24 @@ fn schema(domains: bool) -> Schema {
     let node = |name: &str, fields: Vec<Field>| {
         Field::new(name, DataType::Struct(Fields::from(fields)), true)
     };
+    let vector = || {
+        let fields = vec![
+            text("storageType"),
+            text("pathOrInlineDv"),
+            int("offset"),
+            int("sizeInBytes"),
+            long("cardinality"),
+            long("maxRowIndex"),
+        ];
+        vectors.then(|| node("deletionVector", fields))
+    };
+    let file = |name: &str, mut fields: Vec<Field>| {
+        fields.extend(vector());
+        node(name, fields)
+    };
     let mut fields = vec![
         node("txn", vec![text("appId"), long("version"), long("lastUpdated")]),
-        node(
+        file(
             "add",
             vec![
                 text("path"),
@@ -204,7 +224,7 @@ fn schema(domains: bool) -> Schema {
                 map("tags"),
             ],
         ),
-        node(
+        file(
             "remove",
             vec![
                 text("path"),

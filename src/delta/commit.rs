@@ -15,11 +15,10 @@ use tokio::time::Instant;
 use super::actions::{self, Action, Add, Format, Metadata, Remove, Txn};
 use super::checkpoint;
 use super::clock::{now_millis, unique};
-use super::index::{Loc, fingerprint};
-use super::log::{commit_path, fault, parse_commit, since};
-use super::lookup::{FileKeys, has_key};
+use super::log::{commit_path, parse_commit};
+use super::merge::Merge;
 use super::protocol;
-use super::read::FileReader;
+use super::schema::Layout;
 use super::snapshot::{Snapshot, State};
 use super::store::Created;
 use super::table::{Pending, SCHEMA_PROPERTY, Table};
@@ -96,6 +95,9 @@ impl Table {
         {
             return Ok(Commit::Conflict(conflict));
         }
+        if again.is_none() {
+            self.write_vectors().await?;
+        }
         for _ in 0..VERSIONS {
             let attempt = match again.take() {
                 Some(attempt) => attempt,
@@ -143,47 +145,6 @@ impl Table {
         }
     }
 
-    /// Takes up what others have committed since.
-    ///
-    /// # Errors
-    /// When there are pending changes; [`Table`](lakeward_connectors::ErrorKind::Table) when the
-    /// table has become one that can't be written to.
-    pub async fn refresh(&mut self) -> Result<()> {
-        if self.has_pending() {
-            return Err(Error::internal("a table with pending changes can't be refreshed")
-                .with("Delta table", &self.path));
-        }
-        match self.catch_up().await? {
-            None => Ok(()),
-            Some(_) => self.reload().await,
-        }
-    }
-
-    /// Folds in everything that is in the log beyond the base, or says what stands against it.
-    async fn catch_up(&mut self) -> Result<Option<String>> {
-        let Some(version) = self.version() else {
-            return match self.pending.changed {
-                true => Ok(None),
-                false => self.reload().await.map(|()| None),
-            };
-        };
-        match since(&self.lake, &self.path, version).await? {
-            Some(commits) => {
-                for (version, actions) in commits {
-                    if let Some(conflict) = self.fold(version, actions, &[]).await? {
-                        return Ok(Some(conflict));
-                    }
-                }
-            }
-            None if self.pending.changed => {
-                return Ok(Some("the log went on and was cleaned up meanwhile".to_owned()));
-            }
-            None => self.reload().await?,
-        }
-        self.seen = Instant::now();
-        Ok(None)
-    }
-
     /// Who stands in the way of a commit of `txns`, as far as the base tells.
     fn fenced(&self, txns: &[(String, i64)]) -> Option<(String, i64)> {
         txns.iter().find_map(|(app_id, version)| {
@@ -218,10 +179,16 @@ impl Table {
         actions.extend(txns.iter().map(|(app_id, version)| {
             Txn { app_id: app_id.clone(), version: *version, last_updated: Some(now) }.into()
         }));
+        // A logical file is a path and a deletion vector: with another one, it is another file.
+        let same = |a: &Add, b: &Add| a.deletion_vector == b.deletion_vector;
         let base = self.base.iter().flat_map(|base| base.state.files());
-        let gone = base.filter(|add| !self.view.has(&add.path));
-        actions.extend(gone.map(|add| removal(add, now).into()));
-        let new = self.view.files().filter(|(_, file)| !file.committed);
+        let stays = |add: &Add| self.view.at(&add.path).is_some_and(|file| same(&file.add, add));
+        actions.extend(base.filter(|add| !stays(add)).map(|add| removal(add, now).into()));
+        let known = |add: &Add| {
+            let state = self.base.as_ref().map(|base| &base.state);
+            state.and_then(|state| state.file(&add.path)).is_some_and(|found| same(found, add))
+        };
+        let new = self.view.files().filter(|(_, file)| !known(&file.add));
         actions.extend(new.map(|(_, file)| Action::from(file.add.clone())));
         let bytes = actions::serialise(&actions)?.into();
         let version = self.version().map_or(0, |version| version + 1);
@@ -233,7 +200,7 @@ impl Table {
         let layout = self.known_layout()?;
         let Some(base) = &self.base else {
             let schema = self.known_schema()?;
-            let metadata = Metadata {
+            let mut metadata = Metadata {
                 id: unique(),
                 name: Some(schema.id.name.clone()),
                 description: None,
@@ -243,16 +210,27 @@ impl Table {
                 configuration: BTreeMap::from([self.schema_property()?]),
                 created_time: Some(now),
             };
-            return Ok(vec![protocol::needed(layout.without_zone()).into(), metadata.into()]);
+            self.merge.declare(&mut metadata.configuration);
+            return Ok(vec![protocol::needed(&self.features(&layout)).into(), metadata.into()]);
         };
-        if !self.pending.metadata {
+        let mut metadata = base.metadata.clone();
+        self.merge.declare(&mut metadata.configuration);
+        if !self.pending.metadata && metadata == base.metadata {
             return Ok(Vec::new());
         }
-        let mut metadata = base.metadata.clone();
-        metadata.schema_string = layout.schema_string()?;
-        metadata.configuration.extend([self.schema_property()?]);
-        let raised = protocol::raised(&base.protocol, layout.without_zone());
+        if self.pending.metadata {
+            metadata.schema_string = layout.schema_string()?;
+            metadata.configuration.extend([self.schema_property()?]);
+        }
+        let raised = protocol::raised(&base.protocol, &self.features(&layout));
         Ok(raised.map(Action::from).into_iter().chain([metadata.into()]).collect())
+    }
+
+    /// The features that the table uses.
+    fn features(&self, layout: &Layout) -> Vec<&'static str> {
+        let without_zone = layout.without_zone().then_some(protocol::TIMESTAMP_NTZ);
+        let vectors = self.merge == Merge::DeletionVectors;
+        without_zone.into_iter().chain(vectors.then_some(protocol::DELETION_VECTORS)).collect()
     }
 
     fn schema_property(&self) -> Result<(String, Option<String>)> {
@@ -327,128 +305,6 @@ impl Table {
             tracing::warn!(table = self.path, error = error.full(), "no checkpoint was written");
         }
     }
-
-    /// Takes up the commit of somebody else, or says why the pending changes can't stand on it.
-    async fn fold(
-        &mut self,
-        version: i64,
-        actions: Vec<Action>,
-        txns: &[(String, i64)],
-    ) -> Result<Option<String>> {
-        let own =
-            |txn: &Txn| txns.iter().any(|(id, mine)| *id == txn.app_id && *mine > txn.version);
-        if let Some(txn) = actions.iter().filter_map(|a| a.txn.as_ref()).find(|txn| own(txn)) {
-            let Txn { app_id, version: found, .. } = txn;
-            return Ok(Some(format!("another writer committed {found} under {app_id}")));
-        }
-        let redefines = actions.iter().any(|a| a.meta_data.is_some() || a.protocol.is_some());
-        if redefines || self.base.is_none() {
-            if self.pending.changed {
-                return Ok(Some("another writer changed schema or properties".to_owned()));
-            }
-            self.reload().await?;
-            return Ok(None);
-        }
-        if let Some(path) = self.lost_source(&actions) {
-            return Ok(Some(format!("another writer removed {path}")));
-        }
-        let mut came = Vec::new();
-        for add in actions.iter().filter_map(|action| action.add.as_ref()) {
-            match self.inspect(add, &actions).await? {
-                Ok(file) => came.push(file),
-                Err(conflict) => return Ok(Some(conflict)),
-            }
-        }
-        self.take(version, actions, came);
-        Ok(None)
-    }
-
-    /// A file that `actions` remove and that the pending changes were made from.
-    fn lost_source<'a>(&self, actions: &'a [Action]) -> Option<&'a str> {
-        let base = self.base.as_ref()?;
-        let removes = actions.iter().filter_map(|action| action.remove.as_ref());
-        let used = |path: &str| base.state.has(path) && !self.view.has(path);
-        let lost = removes.map(|remove| remove.path.as_str()).find(|path| used(path))?;
-        (!self.pending.replaced).then_some(lost)
-    }
-
-    /// Looks at a file that somebody else added: how many rows it has and, where there is an index,
-    /// their keys; or why it and the pending changes don't go together.
-    async fn inspect(&self, add: &Add, actions: &[Action]) -> Result<Result<Came, String>> {
-        if add.deletion_vector.is_some() {
-            return Err(fault(&self.path, "another writer added a deletion vector")
-                .remedy("set delta.enableDeletionVectors to false and run REORG TABLE"));
-        }
-        let rows = match add.rows() {
-            Some(rows) => rows,
-            None => FileReader::open(&self.lake, &self.path, add).await?.rows(),
-        };
-        let mut came = Came { add: add.clone(), rows, keys: Vec::new() };
-        let (Some(index), Some(schema)) = (&self.index, &self.schema) else {
-            return Ok(Ok(came));
-        };
-        if self.pending.replaced || !has_key(schema) {
-            return Ok(Ok(came));
-        }
-        let removed = |path: &str| {
-            actions.iter().any(|action| action.remove.as_ref().is_some_and(|r| r.path == path))
-        };
-        let mut keys = FileKeys::open(&self.lake, &self.path, add, schema, rows).await?;
-        while let Some(found) = keys.next().await? {
-            for (_, key) in found.iter() {
-                let place = index.get(key).first().and_then(|loc| self.view.locate(*loc));
-                let held = place.and_then(|(id, _)| self.view.file(id));
-                let held = held.is_some_and(|file| !removed(&file.add.path));
-                if held && self.pending.changed {
-                    return Ok(Err("another writer added a row that is pending".to_owned()));
-                }
-                if add.data_change && self.pending.touched.has(fingerprint(key)) {
-                    return Ok(Err("another writer wrote a row that is pending".to_owned()));
-                }
-            }
-            came.keys.push(found);
-        }
-        Ok(Ok(came))
-    }
-
-    /// Makes a commit of somebody else part of base, view and index.
-    fn take(&mut self, version: i64, actions: Vec<Action>, came: Vec<Came>) {
-        let keyed = self.schema.as_deref().is_some_and(has_key);
-        let moved = actions.iter().any(|action| action.add.is_some() || action.remove.is_some());
-        if !self.pending.replaced {
-            for remove in actions.iter().filter_map(|action| action.remove.as_ref()) {
-                self.view.remove_path(&remove.path);
-            }
-            for Came { add, rows, keys } in came {
-                let id = self.view.insert(add, rows, true);
-                let Some(index) = self.index.as_mut().filter(|_| keyed) else {
-                    continue;
-                };
-                match self.view.open_slot(id, rows) {
-                    Ok(slot) => {
-                        for (row, key) in keys.iter().flat_map(|found| found.iter()) {
-                            index.put(key, Loc { slot, row });
-                        }
-                    }
-                    Err(_) => self.index = None,
-                }
-            }
-            // Rows that are counted are cheaper to look up anew than to tell apart.
-            if moved && !keyed {
-                self.index = None;
-            }
-        }
-        if let Some(base) = &mut self.base {
-            base.advance(version, actions);
-        }
-    }
-}
-
-/// A file that somebody else added.
-struct Came {
-    add: Add,
-    rows: u64,
-    keys: Vec<super::lookup::Found>,
 }
 
 fn removal(add: &Add, now: i64) -> Remove {
@@ -459,7 +315,7 @@ fn removal(add: &Add, now: i64) -> Remove {
         extended_file_metadata: Some(true),
         partition_values: Some(add.partition_values.clone()),
         size: Some(add.size),
-        deletion_vector: None,
+        deletion_vector: add.deletion_vector.clone(),
     }
 }
 

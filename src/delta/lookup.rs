@@ -8,10 +8,12 @@ use lakeward_connectors::key::{KeyReader, key_columns};
 use lakeward_connectors::{Error, Identity, Result, TableSchema};
 
 use super::actions::Add;
+use super::deletes::Rows;
 use super::index::{Index, Loc};
 use super::read::FileReader;
 use super::store::Lake;
 use super::table::Table;
+use super::view::DataFile;
 
 impl Table {
     /// Makes sure that the index knows every row of the view.
@@ -28,12 +30,13 @@ impl Table {
         let schema = self.known_schema()?;
         let mut index = Index::new(&schema);
         self.view.forget_slots();
-        let files: Vec<_> = self.view.files().map(|(id, f)| (id, f.add.clone(), f.rows)).collect();
-        for (id, add, rows) in files {
-            let slot = self.view.open_slot(id, rows)?;
-            let mut keys = FileKeys::open(&self.lake, &self.path, &add, &schema, rows).await?;
+        let files: Vec<_> = self.view.files().map(|(id, file)| (id, file.clone())).collect();
+        for (id, file) in files {
+            let DataFile { add, rows, .. } = &file;
+            let slot = self.view.open_slot(id, *rows)?;
+            let mut keys = FileKeys::open(&self.lake, &self.path, add, &schema, *rows).await?;
             while let Some(found) = keys.next().await? {
-                for (row, key) in found.iter() {
+                for (row, key) in found.without(file.deleted()) {
                     if index.is_unique() && !index.get(key).is_empty() {
                         return Err(duplicate(&schema, &add.path));
                     }
@@ -80,11 +83,11 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Each key with the row of the file it belongs to.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &[u8])> {
+    /// Each key with the row of the file it belongs to, unless the row is one of `deleted`.
+    pub(super) fn without(&self, deleted: &Rows) -> impl Iterator<Item = (u32, &[u8])> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         let keys = starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end]);
-        (self.first..).zip(keys)
+        (self.first..).zip(keys).filter(|(row, _)| !deleted.contains(u64::from(*row)))
     }
 }
 

@@ -5,19 +5,25 @@
 //! [`Table::commit`](table::Table::commit). Below: `log` reads a table's log into a `snapshot`,
 //! `checkpoint` shortens it, `protocol` says which tables are not for this writer, `schema` puts
 //! columns into Delta's words; `files`, `stats`, `read` and `conform` are the Parquet side;
-//! `index` and `view` know where each row is, `rewrite` makes the new files, `vacuum` finds old ones.
+//! `index` and `view` know where each row is, `merge` decides what becomes of the old ones,
+//! `rewrite` makes the new files from what `gather` puts together, `deletes` (in `z85`) marks rows
+//! of files that stay; `rebase` takes up what other writers commit, `vacuum` finds old files.
 
 mod actions;
 mod checkpoint;
 mod clock;
 mod commit;
 mod conform;
+mod deletes;
 mod files;
+mod gather;
 mod index;
 mod log;
 mod lookup;
+mod merge;
 mod protocol;
 mod read;
+mod rebase;
 mod rewrite;
 mod schema;
 mod snapshot;
@@ -28,8 +34,10 @@ pub mod table;
 mod tests;
 mod vacuum;
 mod view;
+mod z85;
 
 pub use commit::Commit;
+pub use merge::Merge;
 pub use rewrite::Applied;
 pub use store::{Compression, Created, Lake, LakeOptions, S3Options, table_path};
 pub use table::Table;

@@ -3,7 +3,7 @@
 
 use lakeward_connectors::{Error, Result};
 
-use super::actions::{Add, Metadata, Protocol};
+use super::actions::{Metadata, Protocol};
 use super::log::fault;
 
 /// Features that may be listed: either this writer honours them, or [`check`] makes sure that the
@@ -26,31 +26,38 @@ const FEATURES: [&str; 12] = [
 /// The feature of columns without a time zone.
 pub(crate) const TIMESTAMP_NTZ: &str = "timestampNtz";
 
-/// What a table needs, which has a column without a time zone or not.
-pub(crate) fn needed(without_zone: bool) -> Protocol {
-    match without_zone {
-        false => Protocol {
+/// The feature of files with deleted rows.
+pub(crate) const DELETION_VECTORS: &str = "deletionVectors";
+
+/// What a new table needs that uses `features`.
+pub(crate) fn needed(features: &[&str]) -> Protocol {
+    let list = || Some(features.iter().map(|name| (*name).to_owned()).collect());
+    match features.is_empty() {
+        true => Protocol {
             min_reader_version: 1,
             min_writer_version: 2,
             reader_features: None,
             writer_features: None,
         },
-        true => Protocol {
+        false => Protocol {
             min_reader_version: 3,
             min_writer_version: 7,
-            reader_features: Some(vec![TIMESTAMP_NTZ.to_owned()]),
-            writer_features: Some(vec![TIMESTAMP_NTZ.to_owned()]),
+            reader_features: list(),
+            writer_features: list(),
         },
     }
 }
 
-/// The protocol that a table of `present` gets when it has to hold a column without a time zone;
-/// `None` when it may already. Everything that holds now is kept.
-pub(crate) fn raised(present: &Protocol, without_zone: bool) -> Option<Protocol> {
-    let lists = |features: &Option<Vec<String>>| {
-        features.as_ref().is_some_and(|list| list.iter().any(|name| name == TIMESTAMP_NTZ))
+/// The protocol that a table of `present` gets when it comes to use `features`; `None` when it may
+/// already. Everything that holds now is kept.
+pub(crate) fn raised(present: &Protocol, features: &[&str]) -> Option<Protocol> {
+    let lists = |listed: &Option<Vec<String>>, feature: &str| {
+        listed.as_ref().is_some_and(|list| list.iter().any(|name| name == feature))
     };
-    if !without_zone || (lists(&present.reader_features) && lists(&present.writer_features)) {
+    let held = |feature: &&str| {
+        lists(&present.reader_features, feature) && lists(&present.writer_features, feature)
+    };
+    if features.iter().all(held) {
         return None;
     }
     let mut reader = present.reader_features.clone().unwrap_or_default();
@@ -72,9 +79,11 @@ pub(crate) fn raised(present: &Protocol, without_zone: bool) -> Option<Protocol>
     if present.min_reader_version == 2 {
         reader.push("columnMapping".to_owned());
     }
-    for features in [&mut reader, &mut writer] {
-        if !features.iter().any(|name| name == TIMESTAMP_NTZ) {
-            features.push(TIMESTAMP_NTZ.to_owned());
+    for listed in [&mut reader, &mut writer] {
+        for feature in features {
+            if !listed.iter().any(|name| name == feature) {
+                listed.push((*feature).to_owned());
+            }
         }
     }
     Some(Protocol {
@@ -89,12 +98,7 @@ pub(crate) fn raised(present: &Protocol, without_zone: bool) -> Option<Protocol>
 ///
 /// # Errors
 /// [`Table`](lakeward_connectors::ErrorKind::Table) with what the table uses and the way out.
-pub(crate) fn check<'a>(
-    path: &str,
-    protocol: &Protocol,
-    metadata: &Metadata,
-    mut files: impl Iterator<Item = &'a Add>,
-) -> Result<()> {
+pub(crate) fn check(path: &str, protocol: &Protocol, metadata: &Metadata) -> Result<()> {
     let refuse = |what: &str, remedy: &str| -> Result<()> {
         Err(fault(path, format!("the table uses {what}, which is not supported")).remedy(remedy))
     };
@@ -112,15 +116,7 @@ pub(crate) fn check<'a>(
     if !metadata.partition_columns.is_empty() {
         return refuse("partition columns", "write to another table");
     }
-    check_properties(path, metadata)?;
-    let vector = files.any(|add| add.deletion_vector.is_some());
-    if vector || metadata.property("delta.enableDeletionVectors") == Some("true") {
-        return refuse(
-            "deletion vectors",
-            "set delta.enableDeletionVectors to false and run REORG TABLE … APPLY (PURGE)",
-        );
-    }
-    Ok(())
+    check_properties(path, metadata)
 }
 
 fn check_properties(path: &str, metadata: &Metadata) -> Result<()> {

@@ -53,7 +53,8 @@ pub(crate) fn file_path(table: &str, path: &str) -> Result<String> {
     Ok(format!("{table}/{path}"))
 }
 
-fn percent_decode(text: &str) -> String {
+/// A path of the log, which is written as in a URL, as it is.
+pub(crate) fn percent_decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;

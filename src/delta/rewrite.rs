@@ -1,38 +1,33 @@
-//! Applying a run of changes: old rows go by rewriting their files without them, new rows go into
-//! new files, small files go along.
+//! Applying a run of changes: old rows go, by rewriting their files without them or by marking them
+//! as deleted ([`Merge`](super::merge::Merge) says which); new rows go into new files, small files
+//! go along.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
-use arrow_schema::{ArrowError, Field, Schema, SchemaRef};
-use arrow_select::concat::concat_batches;
+use arrow_array::{BooleanArray, RecordBatch};
 use arrow_select::filter::filter_record_batch;
-use arrow_select::interleave::interleave;
 use futures::TryStreamExt;
 use lakeward_connectors::{Error, Result};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::deletes::Rows;
 use super::files::{FileWriter, Written};
+use super::gather::{Gather, arrow_fault};
 use super::index::{Loc, fingerprint};
+use super::merge::Choice;
 use super::read::FileReader;
 use super::schema::Layout;
 use super::table::Table;
-use super::view::FileId;
-use crate::collapse::{Cell, Collapsed, From, NewRow};
+use super::view::{DataFile, FileId};
+use crate::collapse::{Collapsed, From, NewRow};
 
-/// A file below this size is small: it is worth rewriting together with others.
-const SMALL: i64 = 8 << 20;
-/// So many small files are one too many.
-const FOLD: usize = 8;
 /// A file is full at this size or this many rows.
 const FULL_BYTES: usize = 96 << 20;
 const FULL_ROWS: u64 = 1_000_000;
 /// How many new rows are gathered at once.
 const CHUNK: usize = 8192;
-/// So many rows in order are worth a write of their own.
-const STRETCH: usize = 256;
 
 /// What became of [`Table::apply`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,22 +39,16 @@ pub struct Applied {
 
 /// What a run does, worked out before anything is done.
 #[derive(Default)]
-struct Plan {
+pub(super) struct Plan {
     /// The rows that go, by file, ascending.
-    doomed: BTreeMap<FileId, Doomed>,
-    /// The same with their keys.
+    pub(super) doomed: BTreeMap<FileId, Vec<u64>>,
+    /// Where they are noted, with their keys.
     removed: Vec<(u32, Loc)>,
     /// The rows that come (indices into [`Collapsed::rows`]).
-    rows: Vec<usize>,
+    pub(super) rows: Vec<usize>,
     /// Where the rows are that values are carried from.
-    carried: FxHashMap<u32, (FileId, u64)>,
+    pub(super) carried: FxHashMap<u32, (FileId, u64)>,
     missing: Vec<Vec<u8>>,
-}
-
-#[derive(Default)]
-struct Doomed {
-    rows: Vec<u64>,
-    locs: Vec<Loc>,
 }
 
 /// A new file and where its rows are from.
@@ -71,19 +60,9 @@ struct Output {
     new: Range<usize>,
 }
 
-/// Values read from the lake: for each column of the layout, if any row needs it, the values, and
-/// where in them each row is.
-#[derive(Default)]
-struct Carried {
-    columns: FxHashMap<usize, ArrayRef>,
-    places: FxHashMap<(FileId, u64), usize>,
-}
-
 impl Plan {
     fn doom(&mut self, key: u32, loc: Loc, file: FileId, row: u64) {
-        let doomed = self.doomed.entry(file).or_default();
-        doomed.rows.push(row);
-        doomed.locs.push(loc);
+        self.doomed.entry(file).or_default().push(row);
         self.removed.push((key, loc));
     }
 }
@@ -142,9 +121,10 @@ impl Table {
                 false => plan.missing.push(run.keys.get(row.key).to_vec()),
             }
         }
-        for doomed in plan.doomed.values_mut() {
-            doomed.rows.sort_unstable();
-            doomed.locs.sort_unstable();
+        for rows in plan.doomed.values_mut() {
+            rows.sort_unstable();
+            // A key may be there twice: that of a row that goes, and of one that comes.
+            rows.dedup();
         }
         Ok(plan)
     }
@@ -229,7 +209,7 @@ impl Table {
     ) -> Result<()> {
         let layout = self.known_layout()?;
         let carried = self.read_carried(run, plan, &layout).await?;
-        let (together, alone) = self.choose(plan);
+        let Choice { together, alone } = self.choose(plan);
         for id in alone {
             let mut draft = Draft::new(self, &layout);
             self.copy(id, plan, &layout, &mut draft).await?;
@@ -256,31 +236,6 @@ impl Table {
         Ok(())
     }
 
-    /// The files to rewrite: those that share a new file with the new rows, and those that get one
-    /// each.
-    fn choose(&self, plan: &Plan) -> (Vec<FileId>, Vec<FileId>) {
-        let is_small = |id: &FileId| self.view.file(*id).is_some_and(|f| f.add.size < SMALL);
-        let mut small: Vec<FileId> = Vec::new();
-        let mut touched: Vec<FileId> = Vec::new();
-        for (id, file) in self.view.files() {
-            let doomed = plan.doomed.get(&id).map_or(0, |doomed| doomed.rows.len() as u64);
-            if doomed == file.rows {
-                continue;
-            }
-            if doomed > 0 {
-                touched.push(id);
-            }
-            if is_small(&id) {
-                small.push(id);
-            }
-        }
-        let (mut together, alone): (Vec<_>, Vec<_>) = touched.into_iter().partition(is_small);
-        if small.len() >= FOLD {
-            together = small;
-        }
-        (together, alone)
-    }
-
     /// Copies the rows of a file that stay.
     async fn copy(
         &self,
@@ -292,51 +247,39 @@ impl Table {
         let Some(file) = self.view.file(id) else {
             return Ok(());
         };
-        let doomed = plan.doomed.get(&id).map_or(&[][..], |doomed| &doomed.rows);
+        let gone = self.gone(id, plan);
         let reader = FileReader::open(&self.lake, &self.path, &file.add).await?;
         let mut batches = reader.batches(layout.arrow(), None)?;
         let mut next = 0_u64;
         while let Some(batch) = batches.try_next().await? {
             let end = next + batch.num_rows() as u64;
-            let from = doomed.partition_point(|row| *row < next);
-            let to = doomed.partition_point(|row| *row < end);
+            let from = gone.partition_point(|row| *row < next);
+            let to = gone.partition_point(|row| *row < end);
             let kept = match from == to {
                 true => batch,
-                false => without(&batch, &doomed[from..to], next)?,
+                false => without(&batch, &gone[from..to], next)?,
             };
+            if kept.num_rows() == 0 {
+                next = end;
+                continue;
+            }
             draft.keep(id, &kept).await?;
             next = end;
         }
         Ok(())
     }
 
-    /// Reads from the lake the values that rows carry.
-    async fn read_carried(&self, run: &Collapsed, plan: &Plan, layout: &Layout) -> Result<Carried> {
-        let (files, columns) = needed(run, plan, layout);
-        let schema: SchemaRef = Arc::new(Schema::new(
-            columns.iter().map(|at| layout.arrow().field(*at).clone()).collect::<Vec<Field>>(),
-        ));
-        let mut carried = Carried::default();
-        let mut parts = Vec::new();
-        for (id, rows) in files {
-            let Some(file) = self.view.file(id) else {
-                continue;
-            };
-            for &row in &rows {
-                let place = carried.places.len();
-                carried.places.insert((id, row), place);
+    /// The rows of a file that it is rewritten without, ascending: those that go, and those that
+    /// its deletion vector says have gone before.
+    fn gone(&self, id: FileId, plan: &Plan) -> Vec<u64> {
+        let doomed = plan.doomed.get(&id).map_or(&[][..], Vec::as_slice);
+        match self.view.file(id).map(DataFile::deleted).filter(|deleted| !deleted.is_empty()) {
+            Some(deleted) => {
+                let doomed: Rows = doomed.iter().copied().collect();
+                (deleted | doomed).into_iter().collect()
             }
-            let reader = FileReader::open(&self.lake, &self.path, &file.add).await?;
-            let read: Vec<_> = reader.batches(&schema, Some(&rows))?.try_collect().await?;
-            parts.extend(read);
+            None => doomed.to_vec(),
         }
-        let whole = concat_batches(&schema, &parts).map_err(arrow_fault)?;
-        if whole.num_rows() != carried.places.len() {
-            return Err(Error::table(run.schema.id.clone(), "a data file has lost rows")
-                .remedy("take a new snapshot of the table"));
-        }
-        carried.columns = columns.into_iter().zip(whole.columns().iter().cloned()).collect();
-        Ok(carried)
     }
 
     /// Makes the new files part of the view, and says which old ones nothing names any more.
@@ -346,7 +289,10 @@ impl Table {
         plan: &Plan,
         outputs: Vec<Output>,
     ) -> Result<Vec<String>> {
-        let mut sources: Vec<FileId> = plan.doomed.keys().copied().collect();
+        let mut sources: Vec<FileId> = Vec::new();
+        let kept = outputs.iter().flat_map(|output| &output.kept);
+        let gone: FxHashMap<FileId, Vec<u64>> =
+            kept.map(|(source, _)| (*source, self.gone(*source, plan))).collect();
         let Some(index) = &mut self.index else {
             return Err(Error::internal("the index is missing"));
         };
@@ -356,11 +302,10 @@ impl Table {
             self.pending.touched.add(fingerprint(key));
         }
         for Output { written, kept, new } in outputs {
-            let id = self.view.insert(written.add, written.rows, false);
+            let id = self.view.insert(written.add, written.rows, Rows::new(), false);
             let mut first = 0;
             for (source, rows) in kept {
-                let doomed = plan.doomed.get(&source).map_or(&[][..], |doomed| &doomed.locs);
-                let slots = self.view.detach(source, doomed);
+                let slots = self.view.detach(source, gone.get(&source).map_or(&[], Vec::as_slice));
                 self.view.attach(id, first, slots);
                 first += rows;
                 sources.push(source);
@@ -373,10 +318,23 @@ impl Table {
                 }
             }
         }
+        self.mark(plan, &mut sources);
         let gone: Vec<_> = sources.into_iter().filter_map(|id| self.view.remove(id)).collect();
         self.pending.changed = true;
         let own = gone.iter().filter(|file| !file.committed);
         Ok(own.map(|file| self.own_path(&file.add.path)).collect())
+    }
+
+    /// Deletes the doomed rows of files that were not among the `sources` of new ones. A file
+    /// without a row left joins them.
+    fn mark(&mut self, plan: &Plan, sources: &mut Vec<FileId>) {
+        let rewritten: FxHashSet<FileId> = sources.iter().copied().collect();
+        for (id, rows) in plan.doomed.iter().filter(|(id, _)| !rewritten.contains(id)) {
+            match self.view.file(*id).is_some_and(|file| file.left() > rows.len() as u64) {
+                true => self.view.mark(*id, rows),
+                false => sources.push(*id),
+            }
+        }
     }
 
     pub(super) fn known_layout(&self) -> Result<Arc<Layout>> {
@@ -435,122 +393,6 @@ impl Draft {
     }
 }
 
-/// The rows of files, ascending, and the columns of the layout, that values are carried from.
-fn needed(
-    run: &Collapsed,
-    plan: &Plan,
-    layout: &Layout,
-) -> (BTreeMap<FileId, Vec<u64>>, Vec<usize>) {
-    let mut files: BTreeMap<FileId, Vec<u64>> = BTreeMap::new();
-    for (file, row) in plan.carried.values() {
-        files.entry(*file).or_default().push(*row);
-    }
-    for rows in files.values_mut() {
-        rows.sort_unstable();
-        rows.dedup();
-    }
-    let mut columns: Vec<usize> = Vec::new();
-    for row in plan.rows.iter().filter_map(|number| run.rows.get(*number)) {
-        for (column, from) in &row.carried {
-            let name = run.schema.columns.get(*column as usize).map(|column| &column.name);
-            let place = name.and_then(|name| layout.position(name));
-            if let (From::Lake(_), Some(place)) = (from, place)
-                && !columns.contains(&place)
-            {
-                columns.push(place);
-            }
-        }
-    }
-    columns.sort_unstable();
-    (files, columns)
-}
-
-/// Gathers new rows, column by column, from where their values are.
-struct Gather<'a> {
-    run: &'a Collapsed,
-    plan: &'a Plan,
-    layout: &'a Layout,
-    carried: &'a Carried,
-    /// For each column of the layout, the column of the run.
-    sources: Vec<Option<usize>>,
-}
-
-impl<'a> Gather<'a> {
-    fn new(run: &'a Collapsed, plan: &'a Plan, layout: &'a Layout, carried: &'a Carried) -> Self {
-        let names = layout.arrow().fields().iter().map(|field| run.schema.column(field.name()));
-        Self { run, plan, layout, carried, sources: names.collect() }
-    }
-
-    /// The first of those rows of the plan, and where they end, when they lie one after the other
-    /// in a batch (as a chunk's do): a slice of it, without a copy.
-    fn stretch(&self, range: Range<usize>) -> Option<(Result<RecordBatch>, usize)> {
-        let rows = self.plan.rows.get(range.clone())?;
-        let row = |number: &usize| self.run.rows.get(*number);
-        let first = row(rows.first()?)?.from;
-        let follows = |(at, number): &(u32, &usize)| {
-            row(number).is_some_and(|row| {
-                let cell = Cell { batch: first.batch, row: first.row + at };
-                row.from == cell && row.carried.is_empty()
-            })
-        };
-        let length = (0..).zip(rows).take_while(follows).count();
-        if length < STRETCH {
-            return None;
-        }
-        let batch = self.run.batches.get(first.batch as usize)?;
-        let slice = batch.columns.slice(first.row as usize, length);
-        let columns = self.sources.iter().enumerate().map(|(place, source)| match source {
-            Some(source) => Arc::clone(slice.column(*source)),
-            None => new_null_array(self.layout.arrow().field(place).data_type(), length),
-        });
-        let slice = RecordBatch::try_new(Arc::clone(self.layout.arrow()), columns.collect());
-        Some((slice.map_err(arrow_fault), range.start + length))
-    }
-
-    /// Those rows of the plan.
-    fn rows(&self, range: Range<usize>) -> Result<RecordBatch> {
-        let numbers = self.plan.rows.get(range).unwrap_or_default();
-        let columns = self.sources.iter().enumerate().map(|(place, source)| match source {
-            Some(source) => self.column(place, *source, numbers),
-            None => {
-                let kind = self.layout.arrow().field(place).data_type();
-                Ok(new_null_array(kind, numbers.len()))
-            }
-        });
-        let columns = columns.collect::<Result<Vec<_>>>()?;
-        RecordBatch::try_new(Arc::clone(self.layout.arrow()), columns).map_err(arrow_fault)
-    }
-
-    fn column(&self, place: usize, source: usize, numbers: &[usize]) -> Result<ArrayRef> {
-        let batches = self.run.batches.iter().map(|batch| batch.columns.column(source).as_ref());
-        let mut arrays: Vec<&dyn Array> = batches.collect();
-        let lake = arrays.len();
-        arrays.extend(self.carried.columns.get(&place).map(|array| array.as_ref()));
-        let mut indices = Vec::with_capacity(numbers.len());
-        for row in numbers.iter().filter_map(|number| self.run.rows.get(*number)) {
-            let carried = row.carried.binary_search_by_key(&(source as u32), |(c, _)| *c);
-            let index = match carried.ok().and_then(|at| row.carried.get(at)) {
-                None => cell(row.from),
-                Some((_, From::Run(from))) => cell(*from),
-                Some((_, From::Lake(key))) => {
-                    let file = self.plan.carried.get(key);
-                    let found = file.and_then(|place| self.carried.places.get(place));
-                    (lake, *found.ok_or_else(|| Error::internal("a carried value was not read"))?)
-                }
-                Some((_, From::Nowhere)) => {
-                    return Err(Error::internal("a row without all of its values was kept"));
-                }
-            };
-            indices.push(index);
-        }
-        interleave(&arrays, &indices).map_err(arrow_fault)
-    }
-}
-
-fn cell(cell: Cell) -> (usize, usize) {
-    (cell.batch as usize, cell.row as usize)
-}
-
 /// The rows of a batch, which starts at row `first` of its file, that are not doomed.
 fn without(batch: &RecordBatch, doomed: &[u64], first: u64) -> Result<RecordBatch> {
     let mut kept = vec![true; batch.num_rows()];
@@ -560,8 +402,4 @@ fn without(batch: &RecordBatch, doomed: &[u64], first: u64) -> Result<RecordBatc
         }
     }
     filter_record_batch(batch, &BooleanArray::from(kept)).map_err(arrow_fault)
-}
-
-fn arrow_fault(error: ArrowError) -> Error {
-    Error::internal("rows could not be put together").caused_by(error)
 }

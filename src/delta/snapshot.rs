@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 
-use super::actions::{Action, Add, DomainMetadata, Metadata, Protocol, Remove, Txn};
+use super::actions::{
+    Action, Add, DeletionVector, DomainMetadata, Metadata, Protocol, Remove, Txn,
+};
 
 /// A table at one version of its log.
 #[derive(Debug, Clone)]
@@ -19,6 +21,10 @@ pub(crate) struct Snapshot {
     pub(crate) state: State,
 }
 
+/// What tells a logical file from every other: its path and, if rows of it are deleted, the
+/// [identity](DeletionVector::unique_id) of the vector that says so ("Action Reconciliation").
+pub(crate) type Logical = (String, Option<String>);
+
 /// Everything that actions accumulate into.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct State {
@@ -31,7 +37,7 @@ pub(crate) struct State {
     /// Metadata of features, by domain.
     pub(crate) domains: BTreeMap<String, DomainMetadata>,
     /// Removed files that older versions may still be read with.
-    pub(crate) tombstones: BTreeMap<String, Remove>,
+    pub(crate) tombstones: BTreeMap<Logical, Remove>,
     files: BTreeMap<u64, Add>,
     places: FxHashMap<String, u64>,
     next: u64,
@@ -43,8 +49,13 @@ impl State {
         // A file may be removed and added again in one commit (with another deletion vector); the
         // order of the lines means nothing.
         for remove in actions.iter().filter_map(|action| action.remove.as_ref()) {
-            self.take(&remove.path);
-            self.tombstones.insert(remove.path.clone(), remove.clone());
+            let vector = remove.deletion_vector.as_ref().map(DeletionVector::unique_id);
+            // What is active may be the same file with a newer vector: a checkpoint in parts tells
+            // of both in any order.
+            if self.file(&remove.path).is_some_and(|add| vector_id(add) == vector) {
+                self.take(&remove.path);
+            }
+            self.tombstones.insert((remove.path.clone(), vector), remove.clone());
         }
         for action in actions {
             let Action { protocol, meta_data, txn, add, domain_metadata, .. } = action;
@@ -69,14 +80,14 @@ impl State {
         self.files.values()
     }
 
-    /// Whether the file is active.
-    pub(crate) fn has(&self, path: &str) -> bool {
-        self.places.contains_key(path)
+    /// The active file of that path.
+    pub(crate) fn file(&self, path: &str) -> Option<&Add> {
+        self.files.get(self.places.get(path)?)
     }
 
     fn put(&mut self, add: Add) {
         self.take(&add.path);
-        self.tombstones.remove(&add.path);
+        self.tombstones.remove(&(add.path.clone(), vector_id(&add)));
         self.places.insert(add.path.clone(), self.next);
         self.files.insert(self.next, add);
         self.next += 1;
@@ -87,6 +98,11 @@ impl State {
             self.files.remove(&place);
         }
     }
+}
+
+/// The identity of a file's deletion vector.
+pub(crate) fn vector_id(add: &Add) -> Option<String> {
+    add.deletion_vector.as_ref().map(DeletionVector::unique_id)
 }
 
 impl Snapshot {

@@ -71,6 +71,50 @@ impl Seen {
     }
 }
 
+/// Statistics for a file of `rows` rows some of which are deleted: the number stays that of the
+/// file, and bounds may be wider than what is left ("Per-file Statistics"). Bounds are taken over as
+/// the text they are, since numbers of JSON may not survive a reading.
+pub(crate) fn loosened(stats: Option<&str>, rows: u64) -> String {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Known {
+        num_records: Option<u64>,
+        tight_bounds: Option<bool>,
+    }
+    let known = stats.and_then(|text| serde_json::from_str::<Known>(text).ok());
+    let bare = || format!(r#"{{"numRecords":{rows},"tightBounds":false}}"#);
+    match (stats.map(str::trim), known) {
+        (Some(text), Some(Known { num_records: Some(_), tight_bounds })) => match tight_bounds {
+            Some(false) => text.to_owned(),
+            Some(true) => untightened(text).unwrap_or_else(bare),
+            None => format!(r#"{{"tightBounds":false,{}"#, &text[1..]),
+        },
+        _ => bare(),
+    }
+}
+
+/// The object `text` with its own `tightBounds` false instead of true.
+fn untightened(text: &str) -> Option<String> {
+    const NAME: &str = "\"tightBounds\"";
+    let (mut depth, mut quoted, mut escaped) = (0, false, false);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' if depth == 1 && !quoted && text[at..].starts_with(NAME) => {
+                let (before, rest) = text.split_at(at + NAME.len());
+                let value = rest.trim_start().strip_prefix(':')?.trim_start();
+                return Some(format!("{before}:false{}", value.strip_prefix("true")?));
+            }
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => depth += 1,
+            b'}' | b']' if !quoted => depth -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
 fn has_nan(column: &dyn Array) -> bool {
     match column.data_type() {
         DataType::Float32 => column.as_primitive::<Float32Type>().iter().flatten().any(f32::is_nan),
@@ -255,4 +299,27 @@ fn text_above(bytes: &[u8]) -> Option<String> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_loosened_as_text() {
+        let decimal = r#""maxValues":{"d":1234567890123456789.12}"#;
+        assert_eq!(
+            loosened(Some(&format!(r#"{{"numRecords":3,{decimal}}}"#)), 3),
+            format!(r#"{{"tightBounds":false,"numRecords":3,{decimal}}}"#)
+        );
+        let nested = r#""minValues":{"tightBounds":true,"t":"\"tightBounds\":true"}"#;
+        assert_eq!(
+            loosened(Some(&format!(r#"{{"numRecords":3,{nested},"tightBounds" : true}}"#)), 3),
+            format!(r#"{{"numRecords":3,{nested},"tightBounds":false}}"#)
+        );
+        let loose = r#"{"numRecords":3,"tightBounds":false}"#;
+        for stats in [Some(loose), Some("{}"), Some("garbage"), None] {
+            assert_eq!(loosened(stats, 3), loose);
+        }
+    }
 }

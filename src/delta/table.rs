@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use lakeward_connectors::schema::Evolution;
 use lakeward_connectors::{Error, Result, TableSchema};
 use rustc_hash::FxHashSet;
 use tokio::time::Instant;
 
+use super::actions::Add;
 use super::commit::Attempt;
+use super::deletes::{self, Rows};
 use super::index::Index;
 use super::log;
+use super::merge::Merge;
 use super::protocol;
 use super::read::FileReader;
 use super::schema::Layout;
@@ -19,6 +24,8 @@ use super::view::View;
 
 /// The property of a table that holds its [`TableSchema`].
 pub(crate) const SCHEMA_PROPERTY: &str = "lakeward.schema";
+/// How many files are looked into at once when a table is opened.
+const READS_AT_ONCE: usize = 8;
 /// How many touched keys are remembered one by one.
 const TOUCHED: usize = 1_000_000;
 
@@ -40,6 +47,8 @@ pub struct Table {
     /// Where each row of the view is; `None` until somebody has to know.
     pub(super) index: Option<Index>,
     pub(super) pending: Pending,
+    /// How changed rows are merged.
+    pub(super) merge: Merge,
     /// When the log was last known to end with `base`.
     pub(super) seen: Instant,
 }
@@ -55,6 +64,8 @@ pub(super) struct Pending {
     pub(super) replaced: bool,
     /// The keys of rows that went.
     pub(super) touched: Touched,
+    /// The paths of files of deletion vectors that were written for it.
+    pub(super) vectors: Vec<String>,
     /// A commit whose answer is missing.
     pub(super) doubt: Option<Attempt>,
 }
@@ -103,6 +114,7 @@ impl Table {
             view: View::default(),
             index: None,
             pending: Pending::default(),
+            merge: Merge::default(),
             seen: Instant::now(),
         }
     }
@@ -216,7 +228,8 @@ impl Table {
     /// Drops everything that is not committed, and goes back to what the log says.
     pub async fn discard(&mut self) -> Result<()> {
         let files = self.view.files().filter(|(_, file)| !file.committed);
-        let files: Vec<_> = files.map(|(_, file)| self.own_path(&file.add.path)).collect();
+        let files = files.map(|(_, file)| self.own_path(&file.add.path));
+        let files: Vec<_> = files.chain(self.pending.vectors.iter().cloned()).collect();
         // As long as the commit that names them may still arrive, files must stay.
         let doubt = self.pending.doubt.is_some();
         self.reload().await?;
@@ -229,7 +242,7 @@ impl Table {
     /// Reads the newest version of the log and drops everything else.
     pub(super) async fn reload(&mut self) -> Result<()> {
         let snapshot = log::load(&self.lake, &self.path).await?;
-        let mut fresh = Self::create(&self.lake, &self.path);
+        let mut fresh = Self { merge: self.merge, ..Self::create(&self.lake, &self.path) };
         if let Some(snapshot) = snapshot {
             fresh.take_up(snapshot).await?;
         }
@@ -239,19 +252,42 @@ impl Table {
 
     async fn take_up(&mut self, snapshot: Snapshot) -> Result<()> {
         let (protocol, metadata) = (&snapshot.protocol, &snapshot.metadata);
-        protocol::check(&self.path, protocol, metadata, snapshot.state.files())?;
+        protocol::check(&self.path, protocol, metadata)?;
         self.layout = Some(Arc::new(Layout::parse(&self.path, &metadata.schema_string)?));
         let schema = metadata.property(SCHEMA_PROPERTY);
         self.schema = schema.and_then(|text| serde_json::from_str(text).ok()).map(Arc::new);
-        for add in snapshot.state.files() {
-            let rows = match add.rows() {
-                Some(rows) => rows,
-                None => FileReader::open(&self.lake, &self.path, add).await?.rows(),
-            };
-            self.view.insert(add.clone(), rows, true);
+        let rows: Vec<BoxFuture<'_, Result<(u64, Rows)>>> =
+            snapshot.state.files().map(|add| self.rows_of(add).boxed()).collect();
+        let rows: Vec<_> =
+            futures::stream::iter(rows).buffered(READS_AT_ONCE).try_collect().await?;
+        for (add, (rows, deleted)) in snapshot.state.files().zip(rows) {
+            self.view.insert(add.clone(), rows, deleted, true);
         }
         self.base = Some(snapshot);
         Ok(())
+    }
+
+    /// How many rows a file has, and which of them are deleted.
+    ///
+    /// # Errors
+    /// [`Table`](lakeward_connectors::ErrorKind::Table) when its deletion vector can't be honoured.
+    pub(super) async fn rows_of(&self, add: &Add) -> Result<(u64, Rows)> {
+        let rows = match add.rows() {
+            Some(rows) => rows,
+            None => FileReader::open(&self.lake, &self.path, add).await?.rows(),
+        };
+        let Some(vector) = &add.deletion_vector else {
+            return Ok((rows, Rows::new()));
+        };
+        let deleted = deletes::read(&self.lake, &self.path, vector).await?;
+        match deleted.max().is_none_or(|last| last < rows) {
+            true => Ok((rows, deleted)),
+            false => {
+                Err(log::fault(&self.path, "a deletion vector deletes rows that a file lacks")
+                    .with("file", &add.path)
+                    .remedy("take a new snapshot of the table"))
+            }
+        }
     }
 
     /// Empties the view and deletes the files that no commit has named.
@@ -259,7 +295,8 @@ impl Table {
         let ids: Vec<_> = self.view.files().map(|(id, _)| id).collect();
         let removed = ids.into_iter().filter_map(|id| self.view.remove(id));
         let own: Vec<_> = removed.filter(|file| !file.committed).collect();
-        let own = own.iter().map(|file| self.own_path(&file.add.path)).collect();
+        let mut own: Vec<_> = own.iter().map(|file| self.own_path(&file.add.path)).collect();
+        own.append(&mut self.pending.vectors);
         self.view.forget_slots();
         self.index = self.schema.as_deref().map(Index::new);
         self.pending.changed = true;

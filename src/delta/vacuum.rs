@@ -8,6 +8,7 @@ use lakeward_connectors::Result;
 
 use super::checkpoint::file_retention;
 use super::clock::now_millis;
+use super::deletes;
 use super::read::file_path;
 use super::table::Table;
 
@@ -40,10 +41,16 @@ impl Table {
         let recent = base.state.tombstones.values();
         let recent =
             recent.filter(|remove| remove.deletion_timestamp.unwrap_or(i64::MAX) > horizon);
-        let active = base.state.files().map(|add| file_path(&self.path, &add.path));
-        let removed = recent.map(|remove| file_path(&self.path, &remove.path));
-        // A path outside the table's directory is not listed below.
-        let needed: HashSet<String> = active.chain(removed).filter_map(Result::ok).collect();
+        let active = base.state.files().map(|add| (&add.path, &add.deletion_vector));
+        let removed = recent.map(|remove| (&remove.path, &remove.deletion_vector));
+        let mut needed = HashSet::new();
+        for (path, vector) in active.chain(removed) {
+            // A path outside the table's directory is not listed below.
+            needed.extend(file_path(&self.path, path).ok());
+            let vector =
+                vector.as_ref().map(|vector| deletes::path(&self.lake, &self.path, vector));
+            needed.extend(vector.transpose()?.flatten());
+        }
         let mut unused = Unused::default();
         for file in self.lake.list(&self.path).await? {
             if file.modified < horizon && self.is_data(&file.path) && !needed.contains(&file.path) {
@@ -54,13 +61,14 @@ impl Table {
         Ok(unused)
     }
 
-    /// Whether a path in the table's directory is that of a data file. Names that begin with `_` or
+    /// Whether a path in the table's directory is that of a data file or of deletion vectors. Names that begin with `_` or
     /// `.` are hidden (the log among them): Delta leaves them alone (PROTOCOL.md, "Data Files").
     fn is_data(&self, path: &str) -> bool {
         let inside = path.strip_prefix(&self.path).map(|rest| rest.trim_start_matches('/'));
         inside.is_some_and(|inside| {
-            inside.ends_with(".parquet")
-                && !inside.split('/').any(|name| name.starts_with(['_', '.']))
+            let hidden = inside.split('/').any(|name| name.starts_with(['_', '.']));
+            let vectors = inside.ends_with(".bin") && inside.contains("deletion_vector_");
+            !hidden && (vectors || inside.ends_with(".parquet"))
         })
     }
 }

@@ -7,6 +7,7 @@ use lakeward_connectors::{Error, Result};
 use rustc_hash::FxHashMap;
 
 use super::actions::Add;
+use super::deletes::Rows;
 use super::index::Loc;
 
 /// The number of a file within a view, in the order in which files came.
@@ -17,12 +18,28 @@ pub(crate) type FileId = u32;
 pub(crate) struct DataFile {
     /// Its entry in the log.
     pub(crate) add: Add,
-    /// The number of its rows.
+    /// The number of rows in it, deleted ones included.
     pub(crate) rows: u64,
+    /// Its deleted rows.
+    deleted: Rows,
+    /// Whether more rows are deleted than the entry's deletion vector says.
+    pub(crate) marked: bool,
     /// Whether the log has it.
     pub(crate) committed: bool,
     /// The slots whose rows it holds, in order. Empty as long as there is no index.
     slots: Vec<u32>,
+}
+
+impl DataFile {
+    /// The number of rows that are left.
+    pub(crate) fn left(&self) -> u64 {
+        self.rows - self.deleted.len()
+    }
+
+    /// The rows that are deleted, by their number in the file.
+    pub(crate) fn deleted(&self) -> &Rows {
+        &self.deleted
+    }
 }
 
 /// Where the rows of a slot are.
@@ -41,6 +58,26 @@ struct Slot {
 impl Slot {
     fn left(&self) -> u64 {
         u64::from(self.rows) - self.gone.len() as u64
+    }
+
+    /// Some of the rows left go: ascending numbers in the file.
+    fn lose(&mut self, rows: &[u64]) {
+        if rows.is_empty() {
+            return;
+        }
+        let (mut gone, mut passed) = (Vec::with_capacity(self.gone.len() + rows.len()), 0);
+        for row in rows {
+            // Each row that was gone before shifts those behind it.
+            let mut number = (row - self.first) as u32 + passed;
+            while let Some(before) = self.gone.get(passed as usize).filter(|b| **b <= number) {
+                gone.push(*before);
+                passed += 1;
+                number += 1;
+            }
+            gone.push(number);
+        }
+        gone.extend_from_slice(self.gone.get(passed as usize..).unwrap_or_default());
+        self.gone = gone;
     }
 }
 
@@ -65,9 +102,9 @@ impl View {
         self.files.get(&id)
     }
 
-    /// Whether the file is part of the table.
-    pub(crate) fn has(&self, path: &str) -> bool {
-        self.by_path.contains_key(path)
+    /// The file of that path.
+    pub(crate) fn at(&self, path: &str) -> Option<&DataFile> {
+        self.files.get(self.by_path.get(path)?)
     }
 
     /// The number of files.
@@ -75,9 +112,9 @@ impl View {
         self.files.len()
     }
 
-    /// The number of rows.
+    /// The number of rows that are not deleted.
     pub(crate) fn rows(&self) -> u64 {
-        self.files.values().map(|file| file.rows).sum()
+        self.files.values().map(DataFile::left).sum()
     }
 
     /// The bytes of the files.
@@ -85,13 +122,27 @@ impl View {
         self.files.values().map(|file| u64::try_from(file.add.size).unwrap_or(0)).sum()
     }
 
-    /// Adds a file.
-    pub(crate) fn insert(&mut self, add: Add, rows: u64, committed: bool) -> FileId {
+    /// Adds a file of so many rows, of which `deleted` are gone.
+    pub(crate) fn insert(&mut self, add: Add, rows: u64, deleted: Rows, committed: bool) -> FileId {
         let id = self.next;
         self.next += 1;
         self.by_path.insert(add.path.clone(), id);
-        self.files.insert(id, DataFile { add, rows, committed, slots: Vec::new() });
+        let file = DataFile { add, rows, deleted, marked: false, committed, slots: Vec::new() };
+        self.files.insert(id, file);
         id
+    }
+
+    /// Deletes rows of a file, by their number in it, and leaves the file as it is.
+    pub(crate) fn mark(&mut self, id: FileId, rows: &[u64]) {
+        if let Some(file) = self.files.get_mut(&id) {
+            file.deleted.extend(rows.iter().copied());
+            file.marked = true;
+        }
+    }
+
+    /// The files that have been [marked](Self::mark) and whose vectors have not been written.
+    pub(crate) fn marked(&mut self) -> impl Iterator<Item = &mut DataFile> {
+        self.files.values_mut().filter(|file| file.marked)
     }
 
     /// Takes a file away; its rows are gone unless they are [moved](Self::attach) elsewhere.
@@ -151,15 +202,14 @@ impl View {
     pub(crate) fn locate(&self, loc: Loc) -> Option<(FileId, u64)> {
         let slot = self.slots.get(loc.slot as usize)?;
         let file = slot.file?;
-        match slot.gone.binary_search(&loc.row) {
-            Ok(_) => None,
-            Err(before) => Some((file, slot.first + u64::from(loc.row) - before as u64)),
-        }
+        let before = slot.gone.binary_search(&loc.row).err()?;
+        let row = slot.first + u64::from(loc.row) - before as u64;
+        (!self.files.get(&file)?.deleted.contains(row)).then_some((file, row))
     }
 
-    /// What is left of a file's slots once `doomed` (ascending) are gone, to be
-    /// [attached](Self::attach) to the file that its other rows are copied to.
-    pub(crate) fn detach(&mut self, id: FileId, doomed: &[Loc]) -> Vec<u32> {
+    /// What is left of a file's slots once the rows `without` (ascending numbers in the file) are
+    /// gone, to be [attached](Self::attach) to the file that its other rows are copied to.
+    pub(crate) fn detach(&mut self, id: FileId, without: &[u64]) -> Vec<u32> {
         let Some(file) = self.files.get(&id) else {
             return Vec::new();
         };
@@ -168,13 +218,9 @@ impl View {
             let Some(slot) = self.slots.get_mut(number as usize) else {
                 continue;
             };
-            let start = doomed.partition_point(|loc| loc.slot < number);
-            let end = doomed.partition_point(|loc| loc.slot <= number);
-            if start < end {
-                slot.gone.extend(doomed[start..end].iter().map(|loc| loc.row));
-                slot.gone.sort_unstable();
-                slot.gone.dedup();
-            }
+            let start = without.partition_point(|row| *row < slot.first);
+            let end = without.partition_point(|row| *row < slot.first + slot.left());
+            slot.lose(&without[start..end]);
             match slot.left() {
                 0 => {
                     slot.file = None;

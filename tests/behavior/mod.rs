@@ -3,6 +3,7 @@
 
 mod cli;
 mod faults;
+mod merge;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -71,6 +72,7 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
     }
     jobs.extend(cli::jobs(select));
     jobs.extend(faults::jobs(select));
+    jobs.extend(merge::jobs(select));
     Ok(jobs)
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
-use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow_schema::DataType;
+use arrow_select::filter::filter_record_batch;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use lakeward::delta::table_path;
@@ -16,7 +17,9 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use roaring::RoaringTreemap;
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::support::{Context, Res};
 
@@ -73,17 +76,40 @@ impl LakeTable {
     /// The rows, each with the columns of `names` (a column that is not there is null), sorted.
     pub async fn rows(&self, objects: &InMemory, names: &[Option<&str>]) -> Res<Vec<Row>> {
         let mut rows = Vec::new();
-        for name in self.files.keys() {
+        for (name, add) in &self.files {
+            let deleted = self.deleted(objects, add).await?;
+            let mut next = 0_u64..;
             let path = format!("{}/{name}", self.path);
             let bytes = get(objects, &path).await?;
             let bytes = bytes.ok_or_else(|| format!("{path} is in the log and not there"))?;
             let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).context(&path)?;
             for batch in reader.build().context(&path)? {
-                read_batch(&batch.context(&path)?, names, &mut rows)?;
+                let batch = batch.context(&path)?;
+                let kept = next.by_ref().take(batch.num_rows()).map(|row| !deleted.contains(row));
+                let kept: BooleanArray = kept.map(Some).collect();
+                read_batch(&filter_record_batch(&batch, &kept).context(&path)?, names, &mut rows)?;
             }
         }
         rows.sort_unstable();
         Ok(rows)
+    }
+
+    /// The rows of a file that its deletion vector deletes.
+    async fn deleted(&self, objects: &InMemory, add: &Value) -> Res<RoaringTreemap> {
+        let Some(vector) = add.get("deletionVector") else { return Ok(RoaringTreemap::new()) };
+        let number = |field: &str| vector.get(field).and_then(Value::as_u64).unwrap_or(0) as usize;
+        let id = Uuid::from_u128(base85(text(vector, "pathOrInlineDv")?)?);
+        let path = format!("{}/deletion_vector_{id}.bin", self.path);
+        let bytes = get(objects, &path).await?;
+        let bytes = bytes.ok_or_else(|| format!("{path} is in the log and not there"))?;
+        let start = number("offset");
+        let data = bytes.get(start + 8..start + 4 + number("sizeInBytes"));
+        let data = data.ok_or_else(|| format!("{path} is too short"))?;
+        let rows = RoaringTreemap::deserialize_from(data).context(&path)?;
+        match rows.len() as usize == number("cardinality") {
+            true => Ok(rows),
+            false => Err(format!("{path}: {} rows are deleted, not {vector}", rows.len())),
+        }
     }
 
     /// What another engine does: commits nothing, or gives each file another name. A commit that
@@ -98,7 +124,8 @@ impl LakeTable {
             let path = Path::from(format!("{}/{moved}", self.path));
             objects.put(&path, bytes.into()).await.context("a moved file")?;
             let remove = serde_json::json!({"remove": {
-                "path": name, "deletionTimestamp": 1, "dataChange": false}});
+                "path": name, "deletionTimestamp": 1, "dataChange": false,
+                "deletionVector": add.get("deletionVector")}});
             let mut add = add.clone();
             add["path"] = moved.into();
             add["dataChange"] = false.into();
@@ -114,6 +141,21 @@ impl LakeTable {
 
 fn text<'a>(action: &'a Value, field: &str) -> Res<&'a str> {
     action.get(field).and_then(Value::as_str).ok_or_else(|| format!("an action without {field}"))
+}
+
+/// The number whose big-endian bytes are written as `text` (ZeroMQ RFC 32).
+fn base85(text: &str) -> Res<u128> {
+    const DIGITS: &str =
+        "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#";
+    let digit = |letter: char| DIGITS.find(letter).ok_or_else(|| format!("{text} is no base 85"));
+    let mut number = 0;
+    for word in text.chars().collect::<Vec<_>>().chunks(5) {
+        let word = word
+            .iter()
+            .try_fold(0, |word, letter| Ok::<_, String>(word * 85 + digit(*letter)? as u128));
+        number = number << 32 | word?;
+    }
+    Ok(number)
 }
 
 fn commit_path(table: &str, version: i64) -> String {

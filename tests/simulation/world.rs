@@ -1,9 +1,12 @@
 //! One seed: a database, its users, a store, daemons that come and go, and what goes wrong.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lakeward::delta::Merge;
 use lakeward::pipeline::Settings;
+use lakeward_connectors::TableId;
 use lakeward_connectors::scripted::{self, Chance, Faults, Retention, Server, Shared, Views, lock};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -58,6 +61,8 @@ struct World {
     seen: Seen,
     /// How the store is when it is not at its worst.
     usual: StoreFaults,
+    /// How tables are merged, by seed.
+    merge: BTreeMap<TableId, Merge>,
     began: Instant,
 }
 
@@ -132,6 +137,12 @@ fn source_faults(chance: &mut Chance) -> Faults {
     }
 }
 
+/// Which tables of a seed are merged by deletion vectors.
+fn merge(number: u64) -> BTreeMap<TableId, Merge> {
+    let chosen = (0..).zip(script::tables()).filter(|(at, _)| number >> at & 1 == 1);
+    chosen.map(|(_, id)| (id, Merge::DeletionVectors)).collect()
+}
+
 impl World {
     fn new(number: u64) -> Self {
         let mut chance = Chance::new(number ^ 0x5eed);
@@ -159,6 +170,7 @@ impl World {
             shape,
             seen: Seen::default(),
             usual,
+            merge: merge(number),
             began: Instant::now(),
         }
     }
@@ -170,6 +182,7 @@ impl World {
             flush_interval: Duration::from_millis(self.shape.flush),
             memory: self.shape.memory,
             snapshot_connections: 1 + self.chance.below(3) as usize,
+            merge: self.merge.clone(),
             catalog_interval: Duration::from_millis([150, 1_000][self.chance.below(2) as usize]),
             idle_interval: Duration::from_millis(500),
             until_current,

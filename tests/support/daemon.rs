@@ -1,5 +1,6 @@
 //! The real binary: its configuration, its processes, its log.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -23,12 +24,15 @@ pub struct Source {
     pub tables: Vec<String>,
     /// (`schema.table`, columns)
     pub text_columns: Vec<(String, Vec<String>)>,
+    /// Tables (`schema.table`) that are merged by deletion vectors.
+    pub marked: Vec<String>,
 }
 
 impl Source {
     pub fn new(name: &str, url: &str) -> Source {
         let tables = vec!["public.*".to_owned()];
-        Source { name: name.to_owned(), url: url.to_owned(), tables, text_columns: Vec::new() }
+        let (name, url) = (name.to_owned(), url.to_owned());
+        Source { name, url, tables, text_columns: Vec::new(), marked: Vec::new() }
     }
 
     pub fn slot(&self) -> String {
@@ -219,9 +223,15 @@ fn write_source(toml: &mut String, source: &Source) {
     let Source { name, url, tables, .. } = source;
     write!(toml, "\n[source.{name}.postgres]\nurl = {url:?}\ntables = {tables:?}\n")
         .expect("a String takes all");
+    let mut settings: BTreeMap<&str, String> = BTreeMap::new();
     for (table, columns) in &source.text_columns {
-        write!(toml, "[source.{name}.table.{table:?}]\ntext_columns = {columns:?}\n")
-            .expect("a String takes all");
+        *settings.entry(table).or_default() += &format!("text_columns = {columns:?}\n");
+    }
+    for table in &source.marked {
+        *settings.entry(table).or_default() += "merge = \"deletion-vectors\"\n";
+    }
+    for (table, lines) in settings {
+        write!(toml, "[source.{name}.table.{table:?}]\n{lines}").expect("a String takes all");
     }
 }
 

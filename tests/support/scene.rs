@@ -22,13 +22,26 @@ pub struct Scene {
 impl Scene {
     /// A database made by `sql`, captured whole.
     pub fn new(server: Server, store: Store, label: &str, sql: &str) -> Res<Scene> {
+        Scene::marking(server, store, label, sql, &[])
+    }
+
+    /// The same, with some of the tables merged by deletion vectors.
+    pub fn marking(
+        server: Server,
+        store: Store,
+        label: &str,
+        sql: &str,
+        marked: &[&str],
+    ) -> Res<Scene> {
         let slots = Slots::take(server, 1);
         let label = format!("{label}_{}", store.name());
         let db = Database::create(server, &label, "")?;
         let pg = db.connect()?;
         pg.exec(sql)?;
         let source = source_name(server, &label);
-        let setup = Setup::new(store, &source, vec![Source::new(&source, &db.url)])?;
+        let marked = marked.iter().map(|table| format!("public.{table}")).collect();
+        let configured = Source { marked, ..Source::new(&source, &db.url) };
+        let setup = Setup::new(store, &source, vec![configured])?;
         Ok(Scene { db, pg, setup, source, _slots: slots })
     }
 

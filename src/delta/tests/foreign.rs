@@ -1,13 +1,17 @@
 //! What other engines do to a table behind our back.
 
+use arrow_schema::DataType;
+use arrow_select::concat::concat_batches;
 use futures::TryStreamExt;
 use serde_json::json;
 
 use super::*;
-use crate::delta::actions::{self, Action, Add, Remove};
+use crate::delta::actions::{self, Action, Add, DeletionVector, Remove};
+use crate::delta::deletes::VectorFile;
 use crate::delta::files::FileWriter;
 use crate::delta::log::commit_path;
 use crate::delta::store::Created;
+use crate::delta::z85;
 
 /// Appends `actions` to the log of the table, as another engine would.
 pub(super) async fn commit_foreign(lake: &Lake, path: &str, mut actions: Vec<Action>) {
@@ -28,7 +32,7 @@ fn remove(add: &Add, data_change: bool) -> Action {
         extended_file_metadata: None,
         partition_values: None,
         size: None,
-        deletion_vector: None,
+        deletion_vector: add.deletion_vector.clone(),
     })
 }
 
@@ -39,18 +43,61 @@ pub(super) async fn optimize(lake: &Lake, path: &str) {
     let layout = Arc::new(layout);
     let mut writer = FileWriter::new(lake, path, &layout);
     let mut actions = Vec::new();
-    for add in snapshot.state.files() {
-        let file = FileReader::open(lake, path, add).await.expect("a file");
-        let mut batches = file.batches(layout.arrow(), None).expect("batches");
-        while let Some(batch) = batches.try_next().await.expect("a batch") {
-            writer.write(&batch).await.expect("written");
-        }
-        actions.push(remove(add, false));
+    for batch in read_batches(lake, path).await.expect("the rows") {
+        writer.write(&batch).await.expect("written");
     }
+    actions.extend(snapshot.state.files().map(|add| remove(add, false)));
     if let Some(written) = writer.finish().await.expect("finished") {
         actions.push(Add { data_change: false, ..written.add }.into());
         commit_foreign(lake, path, actions).await;
     }
+}
+
+/// Deletes one row of a table by a deletion vector, as DELETE does with Spark, and gives its key.
+pub(super) async fn delete(lake: &Lake, path: &str, pick: usize) -> Option<String> {
+    let snapshot = log::load(lake, path).await.expect("a log").expect("a table");
+    let files: Vec<_> = snapshot.state.files().collect();
+    let add = *files.get(pick % files.len().max(1))?;
+    let layout = Layout::parse(path, &snapshot.metadata.schema_string).expect("a schema");
+    let file = FileReader::open(lake, path, add).await.expect("a file");
+    let mut rows = deleted(lake, path, add).await.expect("its vector");
+    let batches = file.batches(layout.arrow(), None).expect("batches");
+    let batches: Vec<_> = batches.try_collect().await.expect("rows");
+    let whole = concat_batches(layout.arrow(), &batches).expect("one schema");
+    let left: Vec<_> = (0..whole.num_rows()).filter(|row| !rows.contains(*row as u64)).collect();
+    let row = *left.get(pick % left.len().max(1))?;
+    rows.insert(row as u64);
+    let vector = store(lake, path, &rows, pick.is_multiple_of(2)).await;
+    let add = Add { deletion_vector: Some(vector), data_change: true, ..add.clone() };
+    let old = files.into_iter().find(|old| old.path == add.path).expect("it was there");
+    let mut actions = vec![add.clone().into(), remove(old, true)];
+    actions.rotate_left(pick / 2 % 2);
+    commit_foreign(lake, path, actions).await;
+    let ids = whole.column_by_name("id")?;
+    let kind = match ids.data_type() {
+        DataType::Utf8 => Type::Text,
+        DataType::Int64 => Type::Int64,
+        _ => Type::Int32,
+    };
+    Some(show(&value_at(&kind, ids.as_ref(), row).expect("a key")))
+}
+
+/// Writes a vector into a file, or into the log itself.
+async fn store(lake: &Lake, path: &str, rows: &Rows, inline: bool) -> DeletionVector {
+    let mut file = VectorFile::new();
+    let vector = file.push(rows).expect("a vector");
+    let (name, bytes) = (file.name(), file.into_bytes());
+    if inline {
+        let path_or_inline_dv = z85::encode(&bytes[5..bytes.len() - 4]);
+        return DeletionVector {
+            storage_type: "i".to_owned(),
+            path_or_inline_dv,
+            offset: None,
+            ..vector
+        };
+    }
+    lake.put(&format!("{path}/{name}"), bytes).await.expect("put");
+    vector
 }
 
 async fn two_files(lake: &Lake) -> Table {
@@ -165,4 +212,45 @@ async fn a_foreign_duplicate_is_said() {
     let error = table.apply(&pairs_run(&[1], &[])).await.expect_err("a duplicate");
     assert!(error.full().contains("same key"), "{}", error.full());
     assert!(error.remedy_text().is_some());
+}
+
+#[tokio::test]
+async fn rows_that_others_deleted_are_gone() {
+    for merge in [Merge::Rewrite, Merge::DeletionVectors] {
+        let lake = Lake::memory();
+        let mut table = two_files(&lake).await;
+        table.set_merge(merge);
+        let key: i64 = delete(&lake, "s/t", 0).await.expect("a row").parse().expect("a key");
+        table.refresh().await.expect("refreshed");
+        assert_eq!((table.rows(), table.files()), (3, 2));
+        let applied = table.apply(&pairs_run(&[key], &[(key, "again")])).await.expect("applied");
+        assert!(applied.missing.is_empty());
+        commit(&mut table, 3).await;
+        let mut rows = read_pairs(&lake, "s/t").await;
+        assert_eq!(rows.len(), 4);
+        rows.retain(|(id, v)| *id == key && v == "again");
+        assert_eq!(rows.len(), 1);
+        let again = Table::open(&lake, "s/t").await.expect("opened").expect("there");
+        assert_eq!(again.rows(), 4);
+    }
+}
+
+#[tokio::test]
+async fn a_change_does_not_stand_on_top_of_rows_deleted_from_its_files() {
+    for merge in [Merge::Rewrite, Merge::DeletionVectors] {
+        let lake = Lake::memory();
+        let mut table = two_files(&lake).await;
+        table.set_merge(merge);
+        table.apply(&pairs_run(&[1], &[(1, "A")])).await.expect("applied");
+        // The first file's.
+        delete(&lake, "s/t", 0).await.expect("a row");
+        let outcome = table.commit(&[("app".to_owned(), 3)], Map::new(), "WRITE").await;
+        assert!(matches!(outcome, Ok(Commit::Conflict(_))), "{outcome:?}");
+        table.discard().await.expect("discarded");
+        table.apply(&pairs_run(&[1], &[(1, "A")])).await.expect("applied");
+        // The second's.
+        delete(&lake, "s/t", 1).await.expect("a row");
+        commit(&mut table, 3).await;
+        assert_eq!(read_pairs(&lake, "s/t").await.len(), table.rows() as usize);
+    }
 }

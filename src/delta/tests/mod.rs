@@ -1,6 +1,7 @@
 //! Tests of the lake writer, with what they share: runs built by hand, tables read back through
 //! the log, and a store that fails.
 
+mod deletes;
 mod faults;
 mod foreign;
 mod model;
@@ -11,16 +12,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
+use arrow_select::filter::filter_record_batch;
 use futures::TryStreamExt;
 use lakeward_connectors::batch::Builder;
 use lakeward_connectors::key::{Keys, value_at};
 use lakeward_connectors::{Column, Identity, Op, Result, TableId, TableSchema, Type, Value};
 use serde_json::Map;
 
+use super::actions::Add;
+use super::deletes::Rows;
 use super::log;
 use super::read::FileReader;
 use super::schema::Layout;
-use super::{Commit, Lake, Table};
+use super::{Commit, Lake, Merge, Table};
 use crate::collapse::{Cell, Collapsed, NewRow, Removal};
 
 /// A column without anything particular about it.
@@ -86,6 +90,14 @@ pub(super) async fn commit(table: &mut Table, version: i64) -> i64 {
     }
 }
 
+/// The deleted rows of a file.
+pub(super) async fn deleted(lake: &Lake, path: &str, add: &Add) -> Result<Rows> {
+    match &add.deletion_vector {
+        Some(vector) => super::deletes::read(lake, path, vector).await,
+        None => Ok(Rows::new()),
+    }
+}
+
 /// All rows of the table at `path` as the log tells, in the order of the files.
 pub(super) async fn read_batches(lake: &Lake, path: &str) -> Result<Vec<RecordBatch>> {
     let Some(snapshot) = log::load(lake, path).await? else {
@@ -96,7 +108,14 @@ pub(super) async fn read_batches(lake: &Lake, path: &str) -> Result<Vec<RecordBa
     for add in snapshot.state.files() {
         let file = FileReader::open(lake, path, add).await?;
         assert_eq!(Some(file.rows()), add.rows(), "the statistics tell the number of rows");
-        found.extend(file.batches(layout.arrow(), None)?.try_collect::<Vec<_>>().await?);
+        let deleted = deleted(lake, path, add).await?;
+        let mut first = 0;
+        for batch in file.batches(layout.arrow(), None)?.try_collect::<Vec<_>>().await? {
+            let rows = (first..).take(batch.num_rows());
+            let kept: Vec<_> = rows.map(|row| !deleted.contains(row)).collect();
+            first += batch.num_rows() as u64;
+            found.push(filter_record_batch(&batch, &kept.into()).expect("as many flags as rows"));
+        }
     }
     Ok(found)
 }

@@ -7,7 +7,7 @@ use lakeward_connectors::schema::Evolution;
 use proptest::prelude::*;
 
 use super::faults::{FailingStore, Fault};
-use super::foreign::optimize;
+use super::foreign::{delete, optimize};
 use super::*;
 use crate::collapse::From;
 use crate::delta::actions::Metadata;
@@ -31,7 +31,15 @@ enum Step {
     Reopen,
     Refresh,
     Optimize,
+    /// Somebody else deletes a row by a deletion vector.
+    Delete(usize),
+    /// The mode of merging is another one from here on.
+    Merge(Merge),
     LoseHint,
+}
+
+fn merge() -> impl Strategy<Value = Merge> {
+    prop_oneof![Just(Merge::Rewrite), Just(Merge::DeletionVectors)]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -49,7 +57,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Discard),
         2 => Just(Step::Reopen),
         1 => Just(Step::Refresh),
-        2 => Just(Step::Optimize),
+        1 => Just(Step::Optimize),
+        2 => (0_usize..64).prop_map(Step::Delete),
+        1 => merge().prop_map(Step::Merge),
         1 => Just(Step::LoseHint),
     ]
 }
@@ -70,6 +80,11 @@ struct Life {
     table: Table,
     committed: Option<State>,
     pending: State,
+    /// The keys of rows that somebody else deleted since the table last looked.
+    unseen: Vec<u8>,
+    /// Whether the pending rows are all there will be.
+    replaced: bool,
+    merge: Merge,
     epoch: i64,
     columns: u32,
 }
@@ -84,12 +99,25 @@ fn initial(textual: bool) -> Arc<TableSchema> {
 }
 
 impl Life {
-    fn new(textual: bool) -> Self {
+    fn new(textual: bool, merge: Merge) -> Self {
         let store = FailingStore::default();
         let lake = Lake::with_store(Arc::new(store.clone()));
-        let table = Table::create(&lake, PATH);
+        let mut table = Table::create(&lake, PATH);
+        table.set_merge(merge);
         let pending = State { rows: Rows::new(), schema: initial(textual) };
-        Self { store, lake, table, committed: None, pending, epoch: 0, columns: 3 }
+        let (unseen, replaced, committed) = (Vec::new(), false, None);
+        Self {
+            store,
+            lake,
+            table,
+            committed,
+            pending,
+            unseen,
+            replaced,
+            merge,
+            epoch: 0,
+            columns: 3,
+        }
     }
 
     fn key(&self, key: u8) -> Value<'static> {
@@ -108,11 +136,11 @@ impl Life {
             Step::Evolve { drop } => self.evolve(drop),
             Step::Truncate => {
                 self.table.truncate().await.expect("truncated");
-                self.pending.rows.clear();
+                self.replace();
             }
             Step::Generation => {
                 self.table.begin_generation(&self.pending.schema).await.expect("begun");
-                self.pending.rows.clear();
+                self.replace();
             }
             Step::Discard => {
                 self.table.discard().await.expect("discarded");
@@ -123,22 +151,54 @@ impl Life {
                     Some(table) => table,
                     None => Table::create(&self.lake, PATH),
                 };
+                self.table.set_merge(self.merge);
                 self.go_back();
             }
             Step::Refresh if !self.table.has_pending() => {
                 self.table.refresh().await.expect("refreshed");
+                self.see();
             }
             Step::Optimize if self.committed.is_some() => optimize(&self.lake, PATH).await,
+            Step::Delete(pick) if self.committed.is_some() => self.delete(pick).await,
+            Step::Merge(merge) => {
+                self.merge = merge;
+                self.table.set_merge(merge);
+            }
             Step::LoseHint => {
                 self.lake.put(&hint_path(PATH), "{garbage".into()).await.expect("put");
             }
-            Step::Refresh | Step::Optimize => {}
+            Step::Refresh | Step::Optimize | Step::Delete(_) => {}
         }
         assert_eq!(self.table.rows(), self.pending.rows.len() as u64);
         self.compare().await;
     }
 
+    async fn delete(&mut self, pick: usize) {
+        let Some(key) = delete(&self.lake, PATH, pick).await else { return };
+        let key = key.parse().expect("a number");
+        let gone = self.committed.as_mut().and_then(|committed| committed.rows.remove(&key));
+        assert!(gone.is_some(), "key {key} should not be there");
+        if !self.replaced {
+            self.unseen.push(key);
+        }
+    }
+
+    fn replace(&mut self) {
+        self.pending.rows.clear();
+        self.unseen.clear();
+        self.replaced = true;
+    }
+
+    /// What others deleted is seen.
+    fn see(&mut self) {
+        for key in self.unseen.drain(..) {
+            self.pending.rows.remove(&key);
+        }
+    }
+
     fn go_back(&mut self) {
+        self.unseen.clear();
+        self.replaced = false;
         match &self.committed {
             Some(state) => self.pending = state.clone(),
             None => self.pending.rows.clear(),
@@ -232,10 +292,14 @@ impl Life {
             outcome = self.table.commit(&txns, Map::new(), "WRITE").await;
         }
         self.store.plan([]);
-        let state =
-            State { rows: self.pending.rows.clone(), schema: Arc::clone(&self.pending.schema) };
+        let mut state = self.pending.clone();
+        // Where a pending change was about one of these, it can't have been committed.
+        state.rows.retain(|key, _| !self.unseen.contains(key));
         match outcome {
-            Ok(Commit::Done { .. }) => self.committed = Some(state),
+            Ok(Commit::Done { .. }) => {
+                self.committed = Some(state);
+                self.go_back();
+            }
             Ok(Commit::Conflict(_)) => {
                 self.table.discard().await.expect("discarded");
                 self.go_back();
@@ -285,14 +349,14 @@ fn text(value: &Value<'_>) -> String {
     }
 }
 
-fn live(textual: bool, interval: u8, steps: Vec<Step>) {
+fn live(textual: bool, merge: Merge, interval: u8, steps: Vec<Step>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        let mut life = Life::new(textual);
+        let mut life = Life::new(textual, merge);
         let first = Step::Apply { deleted: vec![], written: vec![(1, 1), (2, 2)], partial: vec![] };
         life.step(first).await;
         life.step(Step::Commit(vec![])).await;
@@ -332,27 +396,30 @@ proptest! {
     #[test]
     fn the_log_leads_to_the_rows_of_the_model(
         textual in any::<bool>(),
+        merge in merge(),
         interval in 1_u8..12,
         steps in prop::collection::vec(step(), 0..60),
     ) {
-        live(textual, interval, steps);
+        live(textual, merge, interval, steps);
     }
 
     #[test]
     fn rows_without_a_key_are_counted(
+        merge in merge(),
         runs in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..6), prop::collection::vec(0_u8..4, 0..6)), 1..25),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time().start_paused(true).build().expect("a runtime");
-        runtime.block_on(count_rows(runs));
+        runtime.block_on(count_rows(merge, runs));
     }
 }
 
 /// Rows of one column and no key: what goes is picked from what is there.
-async fn count_rows(runs: Vec<(Vec<u8>, Vec<u8>)>) {
+async fn count_rows(merge: Merge, runs: Vec<(Vec<u8>, Vec<u8>)>) {
     let lake = Lake::memory();
     let schema = table_schema(vec![column(1, "v", Type::Int32)], Identity::FullRow);
     let mut table = Table::create(&lake, PATH);
+    table.set_merge(merge);
     let mut model: BTreeMap<u8, u32> = BTreeMap::new();
     for (epoch, (picks, added)) in (0_i64..).zip(runs) {
         let mut removed: BTreeMap<u8, u32> = BTreeMap::new();

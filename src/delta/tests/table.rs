@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::delta::Unused;
+use crate::delta::{Merge, Unused};
 
 fn owned(rows: &[(i64, &str)]) -> Vec<(i64, String)> {
     rows.iter().map(|(id, v)| (*id, (*v).to_owned())).collect()
@@ -94,4 +94,29 @@ async fn files_that_nobody_needs_are_found() {
             .iter()
             .all(|path| left.iter().any(|file| file.path == *path))
     );
+}
+
+#[tokio::test]
+async fn vectors_that_nobody_needs_are_found() {
+    let lake = Lake::memory();
+    let mut table = Table::create(&lake, "s/t");
+    table.set_merge(Merge::DeletionVectors);
+    let rows: Vec<_> = (0..100).map(|id| (id, "a")).collect();
+    table.apply(&pairs_run(&[], &rows)).await.expect("applied");
+    commit(&mut table, 1).await;
+    for (epoch, id) in [(2, 7), (3, 8)] {
+        table.apply(&pairs_run(&[id], &[])).await.expect("applied");
+        commit(&mut table, epoch).await;
+    }
+    let vectors = async || {
+        let files = lake.list("s/t").await.expect("listed");
+        files.into_iter().filter(|file| file.path.ends_with(".bin")).count()
+    };
+    assert_eq!((vectors().await, table.files()), (2, 1));
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let unused = table.unused(Duration::ZERO).await.expect("looked");
+    assert_eq!(unused.paths.len(), 1, "the first commit's vector: {:?}", unused.paths);
+    lake.delete_all(unused.paths).await;
+    assert_eq!(vectors().await, 1);
+    assert_eq!(read_pairs(&lake, "s/t").await.len(), 98);
 }
