@@ -96,7 +96,7 @@ def ratios(figures, ours):
         print(f"  {ours} / {other}: {best(ours) / best(other):.2f} of its CPU a row (best turns)")
 
 
-def configure(folder, name):
+def configure(folder, name, merge="rewrite"):
     """A configuration of one source; its path."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -107,6 +107,7 @@ def configure(folder, name):
             f'[lake]\nurl = "{folder}/lake"\nstate_dir = "{folder}/state"\n\n'
             f'[http]\nlisten = "127.0.0.1:{port}"\n\n'
             f'[source.{name}.postgres]\nurl = "{URL}"\ntables = ["public.orders"]\n'
+            f'[source.{name}.table."public.orders"]\nmerge = "{merge}"\n'
         )
     return path
 
@@ -146,7 +147,7 @@ def changes():
 
 def stream(a, log):
     name = "w3"
-    config = configure(a.dir, name)
+    config = configure(a.dir, name, a.merge)
     run = [LAKEWARD, "run", "--config", config, "--until-current"]
     heading("W3: the snapshot before it (not a figure)")
     measured("lakeward run --until-current", 0, a.rows, run, log)
@@ -158,7 +159,7 @@ def stream(a, log):
         psql(*[x for k, v in sizes.items() for x in ("-v", f"{k}={v}")], "-f", f"{HERE}/w3.sql")
         rows, end = changes() - before, sql("SELECT pg_current_wal_lsn()")
         if r == 1:
-            heading(f"W3: catching up with {rows:,} changes in transactions of 100")
+            heading(f"W3: catching up with {rows:,} changes in transactions of 100, merge = {a.merge}")
         figures.append(measured("lakeward run --until-current", r, rows, run, log))
         options = ["-o", "proto_version=1", "-o", f"publication_names=lakeward_{name}"]
         receive = [f"{PG_BIN}/pg_recvlogical", "-d", URL, "-S", "bench_recv", "--start", "-f", "/dev/null"]
@@ -184,6 +185,7 @@ def main():
     ap.add_argument("--rows", type=int, default=5_000_000)
     ap.add_argument("--rounds", type=int, default=2)
     ap.add_argument("--only", choices=["w1", "w3"])
+    ap.add_argument("--merge", choices=["rewrite", "deletion-vectors"], default="rewrite")
     ap.add_argument("--verify", action="store_true")
     ap.add_argument("--json")
     ap.add_argument("--keep", action="store_true")
