@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use tokio::sync::mpsc::channel;
 
 use super::*;
-use crate::Secret;
 use crate::batch::{Batch, Builder};
 use crate::key::value_at;
 use crate::postgres::catalog::server_tests::{Server, on_servers};
 use crate::postgres::connection;
 use crate::postgres::decode::{Decoder, Relation};
+use crate::secret::Secret;
 use crate::source::{Decoded, Sink};
 
 /// One chunk: its rows as text, its high mark and what is left.
