@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use lakeward_connectors::Result;
 use lakeward_connectors::source::Position;
+use lakeward_connectors::{ErrorKind, Result};
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Writer;
 
@@ -28,13 +28,22 @@ impl<P: Position> Writer<P> {
             now.saturating_duration_since(slot.maintained) >= INTERVAL && !slot.table.has_pending()
         });
         let Some((id, slot)) = due else { return Ok(false) };
-        let mut unused = slot.table.unused(lake.retention()).await?;
-        if unused.paths.len() > AT_ONCE {
-            unused.paths.truncate(AT_ONCE);
-        } else {
-            slot.maintained = now;
+        // A table that can't be looked through, or whose files can't be deleted, waits for its next
+        // turn: it holds up neither the others nor the source (P8).
+        slot.maintained = now;
+        let mut unused = match slot.table.unused(lake.retention()).await {
+            Err(error) if error.kind() != ErrorKind::Unavailable => {
+                warn!(source = self.source, table = %id, error = error.full(), "not maintained");
+                return Ok(true);
+            }
+            unused => unused?.paths,
+        };
+        let more = unused.len() > AT_ONCE;
+        unused.truncate(AT_ONCE);
+        let deleted = lake.delete_all(unused).await;
+        if more && deleted == AT_ONCE {
+            slot.maintained = now.checked_sub(INTERVAL).unwrap_or(now);
         }
-        let deleted = lake.delete_all(unused.paths).await;
         if deleted > 0 {
             info!(source = self.source, table = %id, files = deleted, "deleted what nobody needs");
         }
