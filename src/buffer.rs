@@ -209,7 +209,7 @@ impl<P: Position> Changes<P> {
     }
 
     fn get_mut(&mut self, id: &TableId) -> Option<&mut Table<P>> {
-        self.by_id.get(id).and_then(|&at| self.tables.get_mut(at)).map(|(_, table)| table)
+        find(&self.by_id, &mut self.tables, id)
     }
 
     /// Drops what waits for `table` and everything that comes for it.
@@ -249,8 +249,7 @@ impl<P: Position> Changes<P> {
         filter: impl FnOnce(Vec<Step>, &[Delivered<P::Transaction>]) -> Vec<Step>,
     ) {
         let delivered = &self.delivered;
-        let at = self.by_id.get(table).copied();
-        if let Some((_, table)) = at.and_then(|at| self.tables.get_mut(at)) {
+        if let Some(table) = find(&self.by_id, &mut self.tables, table) {
             table.close();
             table.steps = filter(std::mem::take(&mut table.steps), delivered);
             table.size = table.steps.iter().map(Step::size).sum();
@@ -263,10 +262,7 @@ impl<P: Position> Changes<P> {
         table: &TableId,
         window: Window<P, impl View<P::Transaction>>,
     ) -> Vec<Batch> {
-        let at = self.by_id.get(table).copied();
-        let Some((_, table)) = at.and_then(|at| self.tables.get_mut(at)) else {
-            return Vec::new();
-        };
+        let Some(table) = find(&self.by_id, &mut self.tables, table) else { return Vec::new() };
         table.note();
         window.resolve(table.touched.as_ref(), &self.delivered)
     }
@@ -322,6 +318,15 @@ impl<P: Position> Changes<P> {
             table.held.take_if(|held| position.covers(held));
         }
     }
+}
+
+/// The table of that id, while the rest of [`Changes`] may be looked at.
+fn find<'a, P>(
+    by_id: &HashMap<TableId, usize>,
+    tables: &'a mut [(TableId, Table<P>)],
+    id: &TableId,
+) -> Option<&'a mut Table<P>> {
+    by_id.get(id).and_then(|&at| tables.get_mut(at)).map(|(_, table)| table)
 }
 
 impl<P: Position> Table<P> {
@@ -400,8 +405,7 @@ impl<P: Position> Sink<P> for Changes<P> {
     fn truncate(&mut self, id: &TableId) {
         self.relevant = true;
         let Some((transaction, serial)) = self.open.as_ref() else { return };
-        let at = self.by_id.get(id).copied();
-        let Some((_, table)) = at.and_then(|at| self.tables.get_mut(at)) else { return };
+        let Some(table) = find(&self.by_id, &mut self.tables, id) else { return };
         if table.skips(transaction) {
             return;
         }
