@@ -225,13 +225,29 @@ fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
 /// row by row.
 pub struct KeyReader<'a> {
     schema: &'a TableSchema,
-    columns: Vec<&'a ArrayRef>,
+    full: bool,
+    columns: Vec<(usize, &'a ArrayRef)>,
 }
 
 impl<'a> KeyReader<'a> {
     /// A reader of `columns`: the key's columns in the order of [`key_columns`].
     pub fn new(schema: &'a TableSchema, columns: Vec<&'a ArrayRef>) -> Self {
-        Self { schema, columns }
+        let full = schema.identity == Identity::FullRow;
+        Self { schema, full, columns: key_columns(schema).into_iter().zip(columns).collect() }
+    }
+
+    /// Appends the key of `row` to `keys` and returns its number.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn push(&self, row: usize, keys: &mut Keys) -> Result<u32> {
+        match self.encode(row, &mut keys.bytes) {
+            Ok(()) => Ok(keys.close()),
+            Err(error) => {
+                keys.abandon();
+                Err(error)
+            }
+        }
     }
 
     /// Appends the key bytes of `row` to `out`.
@@ -240,12 +256,11 @@ impl<'a> KeyReader<'a> {
     /// When a key column of the lake holds a null or another type than the schema says: somebody
     /// else wrote to the table.
     pub fn encode(&self, row: usize, out: &mut Vec<u8>) -> Result<()> {
-        let full = self.schema.identity == Identity::FullRow;
-        for (&column, array) in key_columns(self.schema).iter().zip(&self.columns) {
-            let field = &self.schema.columns[column];
+        for (column, array) in &self.columns {
+            let field = &self.schema.columns[*column];
             let value = value_at(&field.kind, array.as_ref(), row);
             let done = match value {
-                Some(value) if full => encode_nullable(&field.kind, &value, out),
+                Some(value) if self.full => encode_nullable(&field.kind, &value, out),
                 Some(Value::Null) | None => None,
                 Some(value) => encode(&field.kind, &value, out),
             };
@@ -256,17 +271,6 @@ impl<'a> KeyReader<'a> {
             })?;
         }
         Ok(())
-    }
-
-    /// The single integer key of every row, where that is what the key is: the fast path of the
-    /// index.
-    pub fn int64(&self) -> Option<&'a [i64]> {
-        match (&self.schema.identity, self.columns.as_slice()) {
-            (Identity::Key(_), [column]) if column.null_count() == 0 => {
-                column.as_primitive_opt::<Int64Type>().map(|array| array.values().as_ref())
-            }
-            _ => None,
-        }
     }
 }
 

@@ -18,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::Config;
-use crate::delta::Lake;
+use crate::delta::{Cache, Lake};
 use crate::metrics::{Meter, Metrics};
 use crate::pipeline::{Ended, Settings, run};
+use crate::writer::Cadence;
 
 /// How often the catalog is looked at for what the log doesn't show.
 const CATALOG_INTERVAL: Duration = Duration::from_secs(5);
@@ -33,6 +34,9 @@ const SOUND_RUN: Duration = Duration::from_secs(60);
 
 /// How long `run --until-current` puts up with a source that can't be reached.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The part of a source's memory that the indexes of its tables may take.
+const INDEX_SHARE: usize = 8;
 
 /// How long the end of the process waits for sources to flush and commit.
 const GRACE: Duration = Duration::from_secs(9);
@@ -49,7 +53,10 @@ pub async fn keep(
     until_current: bool,
     stop: CancellationToken,
 ) -> Result<Outcome> {
-    let lake = Lake::open(&config.lake.options())?;
+    // One budget for the process (P7), in equal shares.
+    let memory = config.lake.memory / config.sources.len().max(1);
+    let cache = Cache::directory(&config.lake.state_dir)?.limited(memory / INDEX_SHARE);
+    let lake = Lake::open(&config.lake.options())?.with_cache(cache);
     let metrics = Metrics::default();
     let mut beside = JoinSet::new();
     serve(config.listen, metrics.clone(), &mut beside).await?;
@@ -60,9 +67,10 @@ pub async fn keep(
         let settings = Settings {
             source: name.clone(),
             flush_interval: config.lake.flush_interval,
-            memory: config.lake.memory,
+            memory,
             snapshot_connections: source.snapshot_connections,
             merge: source.merge.clone(),
+            cadence: Cadence { bytes: memory / 4, ..Cadence::default() },
             catalog_interval: CATALOG_INTERVAL,
             idle_interval: IDLE_INTERVAL,
             until_current,

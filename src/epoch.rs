@@ -18,9 +18,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::delta::{Created, Lake};
 use crate::planted::{self, Bug};
+use crate::staged::Staged;
 
 /// The version of the file's format; a daemon refuses files of a newer one.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// How many epoch files are kept for people and for consistent cuts (E10).
 const KEPT: u64 = 300;
@@ -48,7 +49,7 @@ pub enum State {
 pub struct Member<P: Position> {
     /// What it is doing.
     pub state: State,
-    /// The position its rows prove; `None`: the epoch's own `to`.
+    /// The position it holds; `None`: the epoch's own `to`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<P>,
     /// What its snapshot still has to read.
@@ -57,6 +58,25 @@ pub struct Member<P: Position> {
     /// Why it is stopped, or read again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Changes that are durable and not in the table yet, the oldest first: it holds its position by
+    /// its rows and these together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub staged: Vec<Staged>,
+    /// The position that the table's rows alone prove, while anything is staged; `None` when they
+    /// prove none, since the table was not live there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visible: Option<P>,
+}
+
+impl<P: Position> Member<P> {
+    /// The position that the table's rows alone prove: what readers see.
+    pub fn seen(&self) -> Option<&P> {
+        match (self.staged.is_empty(), self.state) {
+            (false, _) => self.visible.as_ref(),
+            (true, State::Live) => self.held.as_ref(),
+            (true, _) => None,
+        }
+    }
 }
 
 /// What a snapshot still has to read. Durable with the rows: it counts as *after* exactly when the

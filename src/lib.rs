@@ -2,7 +2,8 @@
 //!
 //! [`pipeline`] drives one source: it decodes into [`buffer`], lets [`snapshot`] read existing rows
 //! whose [`window`]s close into the same buffer, and hands both to the [`writer`], which
-//! [`collapse`]s them, applies them to tables of the [`delta`] lake and closes an [`epoch`].
+//! [`collapse`]s them, applies them to tables of the [`delta`] lake, or keeps them [`staged`] for a
+//! later merge, and closes an [`epoch`].
 //! [`daemon`] keeps one pipeline a source running; [`report`] is what the other commands say.
 
 pub mod buffer;
@@ -16,6 +17,7 @@ pub mod pipeline;
 pub mod planted;
 pub mod report;
 pub mod snapshot;
+pub mod staged;
 pub mod start;
 pub mod window;
 pub mod writer;

@@ -35,7 +35,7 @@ use crate::metrics::Meter;
 use crate::planted::{self, Bug};
 use crate::snapshot::{Event, Snapshots};
 use crate::start::{Start, open_writer, plan_starts};
-use crate::writer::{Plan, Report, Writer};
+use crate::writer::{Cadence, Plan, Report, Writer};
 
 mod tables;
 
@@ -52,6 +52,8 @@ pub struct Settings {
     pub snapshot_connections: usize,
     /// How changed rows are merged, for tables where it is not the default.
     pub merge: BTreeMap<TableId, Merge>,
+    /// When they are merged.
+    pub cadence: Cadence,
     /// How often the catalog is looked at for what the log doesn't show.
     pub catalog_interval: Duration,
     /// How often a source on which nothing happens gets an empty epoch.
@@ -145,8 +147,8 @@ pub struct Pipeline<S: Source> {
     working: JoinSet<Worked<S>>,
     /// What the writer works on, in bytes of the memory budget.
     in_writer: usize,
-    /// What the tables' indexes take of it.
-    index_size: usize,
+    /// What the tables' indexes and merges take of it.
+    writer_size: usize,
     identity: String,
     /// Up to where everything is durable.
     durable: S::Position,
@@ -213,7 +215,7 @@ impl<S: Source> Pipeline<S> {
             writer: Some(Box::new(writer)),
             working: JoinSet::new(),
             in_writer: 0,
-            index_size: 0,
+            writer_size: 0,
             identity: established.identity,
             durable: resume,
             target: look.high.clone(),
@@ -330,9 +332,10 @@ impl<S: Source> Pipeline<S> {
 
     /// Gives the writer its next work, when it has none.
     async fn write(&mut self) -> Result<()> {
-        if self.writer.is_none() {
-            return Ok(());
-        }
+        let caught_up = self.is_caught_up();
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        writer.start_merge(caught_up);
+        self.writer_size = writer.memory();
         if self.is_flush_due() {
             return self.flush().await;
         }
@@ -347,11 +350,11 @@ impl<S: Source> Pipeline<S> {
         Ok(())
     }
 
-    /// The part of the memory budget that buffers may take: what the indexes leave of it, and an
-    /// eighth for what the allocator keeps of what was given back to it.
+    /// The part of the memory budget that buffers may take: what indexes and merges leave of it, and
+    /// an eighth for what the allocator keeps of what was given back to it.
     fn buffers(&self) -> usize {
         let memory = self.settings.memory / 8 * 7;
-        memory.saturating_sub(self.index_size).max(memory / 4)
+        memory.saturating_sub(self.writer_size).max(memory / 4)
     }
 
     fn take_work(&mut self) -> crate::buffer::Work {
@@ -372,8 +375,15 @@ impl<S: Source> Pipeline<S> {
 
     fn came_back(&mut self, writer: WriterBox<S>) {
         self.in_writer = 0;
-        self.index_size = writer.index_size();
+        self.writer_size = writer.memory();
         self.writer = Some(writer);
+    }
+
+    /// Whether everything is read that has to be before the source may end.
+    fn is_caught_up(&self) -> bool {
+        self.settings.until_current
+            && self.changes.position().covers(&self.target)
+            && self.snapshots.is_empty()
     }
 
     /// I1: never inside a transaction.
@@ -383,11 +393,9 @@ impl<S: Source> Pipeline<S> {
         }
         let waited = self.last_flush.elapsed();
         let moved = !self.durable.covers(self.changes.position());
-        let needed = self.changes.has_work() || self.dirty || self.applied;
-        let caught_up = self.settings.until_current
-            && self.changes.position().covers(&self.target)
-            && self.snapshots.is_empty();
-        if caught_up && (needed || moved) {
+        let merged = self.writer.as_ref().is_some_and(|writer| writer.is_merged());
+        let needed = self.changes.has_work() || self.dirty || self.applied || merged;
+        if self.is_caught_up() && (needed || moved) {
             return true;
         }
         (needed && waited >= self.settings.flush_interval)
@@ -437,7 +445,11 @@ impl<S: Source> Pipeline<S> {
             let ahead = tracked.and_then(|t| t.held.as_ref()).filter(|held| !to.covers(held));
             let held = ahead.map_or_else(|| to.clone(), |held| held.join(to));
             let reason = stopped.or_else(|| tracked.and_then(|t| t.reason.clone()));
-            roster.insert(id.clone(), Member { state, held: Some(held), progress, reason });
+            let (held, staged) = (Some(held), Vec::new());
+            roster.insert(
+                id.clone(),
+                Member { state, held, progress, reason, staged, visible: None },
+            );
         }
         if planted::is(Bug::ForgetMember) {
             roster.pop_first();
@@ -514,7 +526,7 @@ impl<S: Source> Pipeline<S> {
     /// Whether everything that was committed at the start is durable in live tables.
     fn is_current(&self) -> bool {
         self.durable.covers(&self.target)
-            && self.writer.is_some()
+            && self.writer.as_ref().is_some_and(|writer| writer.is_settled())
             && self.snapshots.is_empty()
             && !self.dirty
             && self.tables.values().all(|t| t.drift.is_none() && t.joins.is_none())
@@ -528,6 +540,9 @@ impl<S: Source> Pipeline<S> {
         if self.changes.at_boundary() && open {
             self.flush().await?;
             self.settle_writer().await?;
+        }
+        if let Some(writer) = &mut self.writer {
+            writer.save_indexes();
         }
         let stopped = self
             .tables

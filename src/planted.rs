@@ -36,11 +36,17 @@ pub enum Bug {
     TruncateKeepsWindows,
     /// A flush closes inside a transaction (E2).
     FlushInside,
+    /// The roster forgets changes that are staged (E3).
+    ForgetStaged,
+    /// Changes that are merged stay in the roster as staged.
+    MergeTwice,
+    /// A saved index is taken for that of the table's files, whichever they are.
+    StaleIndex,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 16] = [
+    pub const ALL: [Bug; 19] = [
         Bug::SkipChange,
         Bug::IgnoreHeld,
         Bug::AcknowledgeEarly,
@@ -57,6 +63,9 @@ impl Bug {
         Bug::ForgetKeys,
         Bug::TruncateKeepsWindows,
         Bug::FlushInside,
+        Bug::ForgetStaged,
+        Bug::MergeTwice,
+        Bug::StaleIndex,
     ];
 }
 

@@ -90,7 +90,8 @@ pub async fn open_writer<P: Position>(
         }
     }
     let (source, nonce) = (&settings.source, settings.nonce.clone());
-    Writer::open(lake.clone(), source, nonce, settings.merge.clone()).await
+    let (merge, cadence) = (settings.merge.clone(), settings.cadence);
+    Writer::open(lake.clone(), source, nonce, merge, cadence).await
 }
 
 /// Decides what each table does (E5, E6, P9).

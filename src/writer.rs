@@ -9,20 +9,21 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use lakeward_connectors::batch::Batch;
-use lakeward_connectors::key::key_texts;
-use lakeward_connectors::schema::{Evolution, Identity, TableId, TableSchema};
+use lakeward_connectors::schema::{TableId, TableSchema};
 use lakeward_connectors::source::{KeyText, Position};
-use lakeward_connectors::{Error, ErrorKind, Result};
+use lakeward_connectors::{Error, Result};
 use tokio::time::Instant;
 
-use crate::buffer::{Step, Work};
-use crate::collapse::collapse;
+use crate::buffer::Work;
 use crate::delta::{Commit, Lake, Merge, Table, table_path};
 use crate::epoch::{Before, Entry, EpochFile, Ledger, Member, Progress, Roster, State};
 use crate::planted::{self, Bug};
 
 mod maintain;
+mod slot;
+
+pub use slot::Cadence;
+use slot::Slot;
 
 /// How many tables commit at a time.
 const COMMITS_AT_ONCE: usize = 8;
@@ -40,15 +41,10 @@ pub struct Writer<P: Position> {
     merge: BTreeMap<TableId, Merge>,
     members: Roster<P>,
     ledger: Ledger<P>,
-}
-
-struct Slot {
-    table: Table,
-    /// Keys whose row must be read again, found since the last epoch (S5).
-    missing: Vec<KeyText>,
-    /// Why the table can't go on, found since the last epoch: it stops, or it is read again.
-    fault: Option<(State, String)>,
-    /// When it was last looked through for files that nobody needs.
+    cadence: Cadence,
+    /// What the rows of tables will prove that are being merged.
+    merging_to: BTreeMap<TableId, Option<P>>,
+    /// When staged changes were last looked through.
     maintained: Instant,
 }
 
@@ -101,7 +97,7 @@ pub struct Standing<P: Position> {
 
 impl<P: Position> Writer<P> {
     /// Opens the tables of `source` and takes them over from whoever wrote them before (E6).
-    /// Tables are merged as `merge` says.
+    /// Tables are merged as `merge` says, and when `cadence` says.
     ///
     /// # Errors
     /// When the lake can't be read or written, or another daemon is ahead.
@@ -110,6 +106,7 @@ impl<P: Position> Writer<P> {
         source: &str,
         nonce: String,
         merge: BTreeMap<TableId, Merge>,
+        cadence: Cadence,
     ) -> Result<(Self, Option<Standing<P>>)> {
         let ledger = Ledger::<P>::open(lake.clone(), source, nonce).await?;
         let mut writer = Self {
@@ -119,10 +116,18 @@ impl<P: Position> Writer<P> {
             merge,
             members: Roster::new(),
             ledger,
+            cadence,
+            merging_to: BTreeMap::new(),
+            maintained: Instant::now(),
         };
         let Some(file) = writer.ledger.newest().cloned() else { return Ok((writer, None)) };
         let standing = writer.take_over(&file).await?;
         Ok((writer, Some(standing)))
+    }
+
+    /// Where changes are staged.
+    fn folder(&self) -> String {
+        format!("_lakeward/{}/staged", self.source)
     }
 
     /// Fences every table that has not taken up the newest epoch, so that what it holds is final.
@@ -137,18 +142,21 @@ impl<P: Position> Writer<P> {
         let mut fenced = next;
         for id in ids {
             let slot = self.slot(&id)?;
-            let mut txn = slot.table.txn(&app_id);
+            let table = slot.table_mut().ok_or_else(|| lost(&id))?;
+            let mut txn = table.txn(&app_id);
             let step = file.commits.get(&id).filter(|_| txn != Some(file.epoch as i64));
             if let Some(step) = step.filter(|_| !planted::is(Bug::NoFence)) {
-                if let (None, Some(schema)) = (slot.table.version(), &step.creates) {
-                    slot.table.evolve(&Arc::new(schema.clone()))?;
+                if let (None, Some(schema)) = (table.version(), &step.creates) {
+                    table.evolve(&Arc::new(schema.clone()))?;
                 }
-                let found = slot.table.fence(&fence_id, next).await?;
+                let found = table.fence(&fence_id, next).await?;
                 fenced = fenced.max(found);
-                txn = slot.table.txn(&app_id);
+                txn = table.txn(&app_id);
             }
+            let schema = table.schema().cloned();
             let Some(member) = file.holds(&id, txn) else { continue };
-            members.insert(id.clone(), (member.clone(), slot.table.schema().cloned()));
+            slot.take_over(&member.staged);
+            members.insert(id.clone(), (member.clone(), schema));
             self.members.insert(id, member);
         }
         if fenced > next || self.ledger.is_superseded().await? {
@@ -182,8 +190,7 @@ impl<P: Position> Writer<P> {
     }
 
     fn put(&mut self, id: TableId, table: Table) {
-        let maintained = Instant::now();
-        self.tables.insert(id, Slot { table, missing: Vec::new(), fault: None, maintained });
+        self.tables.insert(id, Slot::new(table));
     }
 
     fn slot(&mut self, id: &TableId) -> Result<&mut Slot> {
@@ -203,17 +210,76 @@ impl<P: Position> Writer<P> {
                 self.put(id, table);
             }
         }
-        Ok(self.slot(id)?.table.rows() > 0)
+        Ok(self.slot(id)?.sizes().0 > 0)
     }
 
     /// The rows and files of every table, for metrics.
     pub fn sizes(&self) -> impl Iterator<Item = (&TableId, u64, usize)> {
-        self.tables.iter().map(|(id, slot)| (id, slot.table.rows(), slot.table.files()))
+        self.tables.iter().map(|(id, slot)| {
+            let (rows, files) = slot.sizes();
+            (id, rows, files)
+        })
     }
 
-    /// What the indexes of all tables take of memory, in bytes.
-    pub fn index_size(&self) -> usize {
-        self.tables.values().map(|slot| slot.table.index_size()).sum()
+    /// What the indexes of all tables take of memory, and a merge that is under way, in bytes.
+    pub fn memory(&self) -> usize {
+        let merging = self.tables.values().any(Slot::is_merging);
+        self.index_size() + if merging { self.cadence.bytes } else { 0 }
+    }
+
+    fn index_size(&self) -> usize {
+        self.tables.values().filter_map(Slot::table).map(Table::index_size).sum()
+    }
+
+    /// Whether nothing is staged: readers see everything that is durable.
+    pub fn is_settled(&self) -> bool {
+        self.tables.values().all(Slot::is_settled)
+    }
+
+    /// Whether a merge has ended, and waits for a flush that commits it.
+    pub fn is_merged(&self) -> bool {
+        self.tables.values().any(Slot::is_merged)
+    }
+
+    /// Starts the merge of a table whose turn it is, if none is under way; of any that has staged
+    /// changes, if `now`.
+    pub fn start_merge(&mut self, now: bool) {
+        for slot in self.tables.values_mut() {
+            if slot.is_merging() {
+                return;
+            }
+        }
+        for (id, slot) in &mut self.tables {
+            slot.start_merge(&self.lake, self.cadence, now);
+            if slot.is_merging() {
+                let member = self.members.get(id).filter(|member| member.state == State::Live);
+                let held = member.and_then(|member| member.held.clone());
+                self.merging_to.insert(id.clone(), held);
+                return;
+            }
+        }
+    }
+
+    /// Saves the indexes of all tables, so that the next start finds them.
+    pub fn save_indexes(&mut self) {
+        self.tables.values_mut().filter_map(Slot::table_mut).for_each(Table::save_index);
+    }
+
+    /// Moves indexes to the state directory, the largest first, until all together take no more
+    /// memory than they may (P7).
+    fn bound_indexes(&mut self) {
+        let limit = self.lake.cache().limit();
+        let mut over = self.index_size().saturating_sub(limit);
+        let mut tables: Vec<_> = self.tables.values_mut().filter_map(Slot::table_mut).collect();
+        tables.sort_by_key(|table| std::cmp::Reverse(table.index_size()));
+        for table in tables {
+            if over == 0 {
+                break;
+            }
+            let before = table.index_size();
+            table.spill_index();
+            over = over.saturating_sub(before.saturating_sub(table.index_size()));
+        }
     }
 
     /// Whether another daemon has written a newer epoch (E9).
@@ -234,25 +300,17 @@ impl<P: Position> Writer<P> {
 
     /// Writes what `work` says to files, without committing them: a part of a transaction that is
     /// larger than memory, or of a snapshot. A table that can't is noted and stops at the next
-    /// flush.
+    /// flush, and so is one whose staged changes could not be merged.
     ///
     /// # Errors
     /// When the store does not answer.
     pub async fn apply(&mut self, work: Work) -> Result<()> {
+        let folder = self.folder();
         for (id, steps) in work {
-            let slot = self.slot(&id)?;
-            if slot.fault.is_some() {
-                continue;
-            }
-            let fault = match slot.apply(steps).await {
-                Ok(None) => continue,
-                Ok(Some(reason)) => (State::Gap, reason),
-                Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
-                Err(error) => (State::Stopped, error.full()),
-            };
-            slot.fault = Some(fault);
-            slot.table.discard().await?;
+            let (lake, cadence) = (self.lake.clone(), self.cadence);
+            self.slot(&id)?.take_up(steps, &lake, &folder, cadence).await?;
         }
+        self.bound_indexes();
         Ok(())
     }
 
@@ -263,6 +321,9 @@ impl<P: Position> Writer<P> {
     /// the way: the source then starts over from the lake, which says how far it got.
     pub async fn flush(&mut self, mut plan: Plan<P>) -> Result<Report<P>> {
         self.apply(std::mem::take(&mut plan.work)).await?;
+        for slot in self.tables.values_mut() {
+            slot.take_in(self.cadence).await?;
+        }
         let (missing, lost) = self.take_findings(&mut plan);
         let commits: BTreeMap<TableId, Before<P>> =
             self.pending(&plan).map(|id| (id.clone(), self.before(id, &plan.to))).collect();
@@ -278,8 +339,11 @@ impl<P: Position> Writer<P> {
                 written_ms: plan.now_ms,
             })
             .await?;
+        self.tables.values_mut().for_each(Slot::name_staged);
         self.commit(epoch, &ids, &plan.to).await?;
         self.members = plan.members;
+        let merged = self.tables.values_mut().flat_map(Slot::take_merged);
+        self.lake.forget(merged.map(|file| file.path).collect()).await;
         Ok(Report { epoch, to: plan.to, missing, lost, commits: ids.len() })
     }
 
@@ -301,6 +365,9 @@ impl<P: Position> Writer<P> {
         let (mut missing, mut lost) = (BTreeMap::new(), Vec::new());
         for (id, slot) in &mut self.tables {
             let Some(member) = plan.members.get_mut(id) else { continue };
+            if !matches!(member.state, State::Live | State::Snapshot) {
+                slot.drop_staged();
+            }
             if let Some((state, reason)) = slot.fault.take() {
                 slot.missing.clear();
                 member.state = state;
@@ -312,6 +379,21 @@ impl<P: Position> Writer<P> {
                 member.state = State::Snapshot;
                 member.progress.keys.extend(keys.iter().cloned());
                 missing.insert(id.clone(), keys);
+            }
+            member.staged.clone_from(&slot.staged);
+            if planted::is(Bug::ForgetStaged) {
+                member.staged.pop();
+            }
+            // Readers see what the table's last commit left, or what is merged now.
+            let merged = self.merging_to.get(id).filter(|_| slot.has_merged()).cloned();
+            if merged.is_some() {
+                self.merging_to.remove(id);
+            }
+            if !member.staged.is_empty() {
+                member.visible = match merged {
+                    Some(merged) => merged.filter(|_| member.progress.keys.is_empty()),
+                    None => self.members.get(id).and_then(|before| before.seen().cloned()),
+                };
             }
         }
         (missing, lost)
@@ -325,7 +407,8 @@ impl<P: Position> Writer<P> {
         self.tables
             .iter()
             .filter(move |(id, slot)| {
-                slot.table.has_pending() && kept(id) && !plan.staged.contains(*id)
+                let pending = slot.table().is_some_and(Table::has_pending);
+                pending && kept(id) && !plan.staged.contains(*id)
             })
             .map(|(id, _)| id)
     }
@@ -337,9 +420,12 @@ impl<P: Position> Writer<P> {
             held: Some(to.clone()),
             progress: Progress { ranges: vec![Default::default()], ..Progress::default() },
             reason: None,
+            staged: Vec::new(),
+            visible: None,
         };
-        let new = self.tables.get(id).filter(|slot| slot.table.version().is_none());
-        let creates = new.and_then(|slot| slot.table.schema()).map(|schema| (**schema).clone());
+        let new = self.tables.get(id).and_then(Slot::table);
+        let new = new.filter(|table| table.version().is_none());
+        let creates = new.and_then(Table::schema).map(|schema| (**schema).clone());
         (self.members.get(id).cloned().unwrap_or(nothing), creates)
     }
 
@@ -351,11 +437,10 @@ impl<P: Position> Writer<P> {
         info.insert("lakeward.position".to_owned(), to.to_string().into());
         let mut commits: Vec<BoxFuture<'_, (TableId, Result<Commit>)>> = Vec::new();
         for (id, slot) in &mut self.tables {
-            if ids.contains(id) {
+            if let Some(table) = slot.table_mut().filter(|_| ids.contains(id)) {
                 let (txns, info) = (&txns, info.clone());
-                let commit = async move {
-                    (id.clone(), slot.table.commit(txns, info, "STREAMING UPDATE").await)
-                };
+                let commit =
+                    async move { (id.clone(), table.commit(txns, info, "STREAMING UPDATE").await) };
                 commits.push(commit.boxed());
             }
         }
@@ -386,62 +471,6 @@ impl<P: Position> Writer<P> {
     }
 }
 
-impl Slot {
-    /// Takes up steps in order; runs of rows under one schema are collapsed together.
-    /// Says why the table has to be read again, when its columns can't change in place.
-    async fn apply(&mut self, steps: Vec<Step>) -> Result<Option<String>> {
-        let mut run: Vec<Batch> = Vec::new();
-        for step in steps {
-            match step {
-                Step::Rows(batch) => {
-                    if run.first().is_some_and(|first| first.schema != batch.schema) {
-                        self.rows(std::mem::take(&mut run)).await?;
-                    }
-                    run.push(batch);
-                    continue;
-                }
-                Step::Truncate(_) => {
-                    run.clear();
-                    self.missing.clear();
-                    self.table.truncate().await?;
-                }
-                Step::Evolve(schema) => {
-                    self.rows(std::mem::take(&mut run)).await?;
-                    if let Evolution::Snapshot(reason) = self.table.evolve(&schema)? {
-                        return Ok(Some(reason));
-                    }
-                }
-                Step::Generation(schema) => {
-                    run.clear();
-                    self.missing.clear();
-                    self.table.discard().await?;
-                    self.table.begin_generation(&schema).await?;
-                }
-                Step::Discard => {
-                    run.clear();
-                    self.missing.clear();
-                    self.table.discard().await?;
-                }
-            }
-        }
-        self.rows(run).await?;
-        Ok(None)
-    }
-
-    async fn rows(&mut self, run: Vec<Batch>) -> Result<()> {
-        let Some(first) = run.first() else { return Ok(()) };
-        let schema = first.schema.clone();
-        let applied = self.table.apply(&collapse(run)?).await?;
-        if schema.identity == Identity::FullRow && !applied.missing.is_empty() {
-            return Err(Error::internal("a row without a key came without its values")
-                .with("table", &schema.id));
-        }
-        for key in applied.missing {
-            let texts = key_texts(&schema, &key).ok_or_else(|| {
-                Error::internal("a key can't be written as text").with("table", &schema.id)
-            })?;
-            self.missing.push(texts);
-        }
-        Ok(())
-    }
+fn lost(id: &TableId) -> Error {
+    Error::internal("a table is being merged already").with("table", id)
 }

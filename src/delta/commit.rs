@@ -292,6 +292,7 @@ impl Table {
         self.view.committed();
         self.pending = Pending::default();
         self.seen = Instant::now();
+        self.settle_index();
         self.checkpoint_if_due(version).await;
     }
 

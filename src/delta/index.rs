@@ -1,200 +1,316 @@
 //! Where each row of a table is: its key → the place it was written to.
 //!
-//! A place is a *slot* and a row of it. A slot is a run of rows that were written together and stay
-//! in order; [`View`](super::view::View) knows which file a slot's rows are in now and how many of
-//! them are left. So rewriting a file moves rows without touching the index.
+//! A *place* is a number that a row gets when it is written to a file, and that no other row gets.
+//! [`View`](super::view::View) knows which rows of which file have which places, and which of them
+//! are left. So an entry of a row that is gone does no harm: whoever finds a place asks the view
+//! whether it is still there, and entries are only ever added, in [sorted runs](run). When runs are
+//! merged, those that no file has any more are left out.
+//!
+//! The index is a cache: it is kept in the state directory ([`cache`], [`saved`]) and made again
+//! from the key columns of the data files where that is lost, damaged or behind.
 
-use std::hash::{BuildHasher, Hasher};
+pub(crate) mod cache;
+mod run;
+mod saved;
+#[cfg(test)]
+mod tests;
 
-use hashbrown::hash_table::{Entry, HashTable};
-use lakeward_connectors::schema::{Identity, TableSchema, Type};
-use rustc_hash::{FxBuildHasher, FxHashMap, FxHasher};
+use std::hash::Hasher;
 
-/// Where a row was written to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Loc {
-    /// The slot.
-    pub(crate) slot: u32,
-    /// The row of the slot, counted when it was written.
-    pub(crate) row: u32,
-}
+use lakeward_connectors::key::Keys;
+use rustc_hash::FxHasher;
+
+pub(crate) use self::cache::Damaged;
+use self::cache::{Output, Shelf};
+use self::run::{Builder, Cursor, Run};
+pub(crate) use self::saved::{SavedFile, Segment};
+
+/// The number of a row, given when it is written to a file.
+pub(crate) type Place = u64;
+
+/// So many new entries, or bytes of their keys, are sorted into a run.
+const TAIL: usize = 64 << 10;
+const TAIL_BYTES: usize = 4 << 20;
+/// A run is at least so many times as large as all those after it together; or they are merged.
+const RATIO: u64 = 3;
+/// So many runs that were made since the last commit are merged with one another.
+const UNSETTLED: usize = 24;
 
 /// Key → places.
-///
-/// Entries whose place is no longer in any file are left where they are until their key comes
-/// again: whoever looks a place up asks the view whether it is still there.
 #[derive(Debug)]
-pub(crate) enum Index {
-    /// The key is one integer, date or time.
-    Small(Shards),
-    /// Any other key; and the bytes of all keys.
-    Large(FxHashMap<Box<[u8]>, Loc>, usize),
-    /// The whole row is its identity, and equal rows are counted; and the bytes of all keys.
-    Rows(FxHashMap<Box<[u8]>, Vec<Loc>>, usize),
+pub(crate) struct Index {
+    /// Whether a key has one row. Otherwise the whole row is the key, and equal rows are counted.
+    unique: bool,
+    shelf: Shelf,
+    /// The oldest first.
+    runs: Vec<Run>,
+    /// How many of `runs`, from the first on, hold committed rows only.
+    settled: usize,
+    tail: Tail,
+    /// The next row's place.
+    next: Place,
+    /// Entries since the index was saved.
+    unsaved: u64,
+}
+
+/// The newest entries, in the order in which they came.
+#[derive(Debug, Default)]
+struct Tail {
+    keys: Keys,
+    places: Vec<Place>,
+    bytes: usize,
+}
+
+/// The places noted under keys.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Where the places of each key begin.
+    starts: Vec<u32>,
+    places: Vec<Place>,
+}
+
+impl Found {
+    /// The places of a key, by its number.
+    pub(crate) fn of(&self, key: u32) -> &[Place] {
+        let at = |key: usize| self.starts.get(key).map_or(self.places.len(), |at| *at as usize);
+        &self.places[at(key as usize)..at(key as usize + 1)]
+    }
 }
 
 impl Index {
-    /// An empty index of a table of `schema`.
-    pub(crate) fn new(schema: &TableSchema) -> Self {
-        match &schema.identity {
-            Identity::FullRow => Self::Rows(FxHashMap::default(), 0),
-            Identity::Key(columns) => match columns.as_slice() {
-                [column] if is_small(schema.columns.get(*column).map(|c| &c.kind)) => {
-                    Self::Small(Shards::default())
-                }
-                _ => Self::Large(FxHashMap::default(), 0),
-            },
+    /// An empty index.
+    pub(crate) fn new(shelf: Shelf, unique: bool) -> Self {
+        let (runs, tail) = (Vec::new(), Tail::default());
+        Self { unique, shelf, runs, settled: 0, tail, next: 0, unsaved: 0 }
+    }
+
+    /// Whether a key has at most one row.
+    pub(crate) fn is_unique(&self) -> bool {
+        self.unique
+    }
+
+    /// The place that the next row gets.
+    pub(crate) fn next(&self) -> Place {
+        self.next
+    }
+
+    /// Gives places to rows whose keys are not noted (because they are deleted).
+    pub(crate) fn skip(&mut self, rows: u64) {
+        self.next += rows;
+    }
+
+    /// Notes a row of `key`, which gets the next place.
+    ///
+    /// # Errors
+    /// When a run can't be merged.
+    #[inline]
+    pub(crate) fn push(&mut self, key: &[u8]) -> Result<(), Damaged> {
+        self.tail.keys.push_bytes(key);
+        self.tail.places.push(self.next);
+        self.tail.bytes += key.len();
+        self.next += 1;
+        self.unsaved += 1;
+        if self.tail.places.len() >= TAIL || self.tail.bytes >= TAIL_BYTES {
+            self.seal()?;
         }
+        Ok(())
     }
 
-    /// The places noted under `key`: at most one, unless the whole row is the identity.
-    pub(crate) fn get(&self, key: &[u8]) -> &[Loc] {
-        let found = match self {
-            Self::Small(shards) => shards.get(small(key)),
-            Self::Large(map, _) => map.get(key),
-            Self::Rows(map, _) => return map.get(key).map_or(&[], Vec::as_slice),
-        };
-        found.map_or(&[], std::slice::from_ref)
-    }
-
-    /// Notes that a row of `key` is at `loc`. Where a key has one row, what was noted is replaced.
-    pub(crate) fn put(&mut self, key: &[u8], loc: Loc) {
-        match self {
-            Self::Small(shards) => shards.put(small(key), loc),
-            Self::Large(map, bytes) => match map.get_mut(key) {
-                Some(found) => *found = loc,
-                None => {
-                    *bytes += key.len();
-                    map.insert(key.into(), loc);
+    /// Finds what is noted under `keys`, where `alive` says which places are left.
+    ///
+    /// # Errors
+    /// When a run can't be read.
+    pub(crate) fn find(
+        &mut self,
+        keys: &Keys,
+        alive: impl Fn(Place) -> bool,
+    ) -> Result<Found, Damaged> {
+        self.seal()?;
+        let mut order = sorted(keys);
+        let mut hits: Vec<(u32, Place)> = Vec::new();
+        for run in self.runs.iter().rev() {
+            let before = hits.len();
+            let hit = |key, place| {
+                if alive(place) {
+                    hits.push((key, place));
                 }
-            },
-            Self::Rows(map, bytes) => match map.get_mut(key) {
-                Some(found) => found.push(loc),
-                None => {
-                    *bytes += key.len() + size_of::<Loc>();
-                    map.insert(key.into(), vec![loc]);
-                }
-            },
-        }
-    }
-
-    /// Forgets that a row of `key` is at `loc`.
-    pub(crate) fn remove(&mut self, key: &[u8], loc: Loc) {
-        match self {
-            Self::Small(shards) => shards.remove(small(key), loc),
-            Self::Large(map, bytes) => {
-                if map.get(key) == Some(&loc) {
-                    *bytes -= key.len();
-                    map.remove(key);
-                }
+            };
+            run.find(&order, |number| keys.get(number), hit)?;
+            if self.unique && hits.len() > before {
+                // Hits of one run come in the order of the keys, as `order` is.
+                let mut new = hits[before..].iter().map(|(key, _)| *key).peekable();
+                order.retain(|number| new.next_if(|hit| hit == number).is_none());
             }
-            Self::Rows(map, bytes) => {
-                if let Some(found) = map.get_mut(key) {
-                    found.retain(|other| *other != loc);
-                    if found.is_empty() {
-                        *bytes -= key.len() + size_of::<Loc>();
-                        map.remove(key);
-                    }
-                }
-            }
         }
+        hits.sort_unstable();
+        let mut found = Found { starts: Vec::with_capacity(keys.len() + 1), places: Vec::new() };
+        for (key, place) in hits {
+            found.starts.resize(key as usize + 1, found.places.len() as u32);
+            found.places.push(place);
+        }
+        found.starts.resize(keys.len() + 1, found.places.len() as u32);
+        Ok(found)
+    }
+
+    /// Merges runs, without the entries of rows that are gone, and says whether so much is new that
+    /// it is worth [saving](Self::save). Only while nothing waits to be committed: what `alive`
+    /// denies must be gone for good.
+    ///
+    /// # Errors
+    /// When a run can't be read or written.
+    pub(crate) fn settle(&mut self, alive: impl Fn(Place) -> bool) -> Result<bool, Damaged> {
+        self.seal()?;
+        self.merge(lopsided(&self.runs, 0), &alive)?;
+        self.settled = self.runs.len();
+        let entries: u64 = self.runs.iter().map(|run| run.entries).sum();
+        Ok(self.unsaved >= (entries / 8).max(self.shelf.worth()))
+    }
+
+    /// Merges everything into one run without the entries of rows that are gone; says whether
+    /// each key has only one row, if it should.
+    ///
+    /// # Errors
+    /// When a run can't be read or written.
+    pub(crate) fn join(&mut self, alive: impl Fn(Place) -> bool) -> Result<bool, Damaged> {
+        self.seal()?;
+        let single = self.merge(0, &alive)?;
+        self.settled = self.runs.len();
+        Ok(single || !self.unique)
+    }
+
+    /// Writes what is in memory to the state directory.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub(crate) fn spill(&mut self) -> Result<(), Damaged> {
+        self.seal()?;
+        let from = self.runs.iter().rposition(|run| run.file().is_some()).map_or(0, |at| at + 1);
+        if from < self.runs.len() {
+            let output = self.shelf.create()?;
+            let merged = merge(&self.runs[from..], output, |_| true)?.0;
+            self.put(from, merged);
+        }
+        Ok(())
     }
 
     /// About how much memory the index takes, in bytes.
     pub(crate) fn size(&self) -> usize {
-        const CONTROL: usize = 1;
-        match self {
-            Self::Small(shards) => shards.size(),
-            Self::Large(map, bytes) => {
-                let keys = bytes + map.len() * size_of::<usize>();
-                keys + map.capacity() * (size_of::<(Box<[u8]>, Loc)>() + CONTROL)
+        let tail = self.tail.keys.size() + self.tail.places.capacity() * size_of::<Place>();
+        tail + self.runs.iter().map(Run::memory).sum::<usize>()
+    }
+
+    /// Sorts the newest entries into a run, and keeps within bounds what is in memory.
+    fn seal(&mut self) -> Result<(), Damaged> {
+        if self.tail.places.is_empty() {
+            return Ok(());
+        }
+        let Tail { keys, places, .. } = std::mem::take(&mut self.tail);
+        let mut builder = Builder::new(Output::memory());
+        for number in sorted(&keys) {
+            builder.push(keys.get(number), places[number as usize])?;
+        }
+        self.runs.extend(builder.finish()?);
+        // What is committed stays as it is: these rows may never be.
+        if self.runs.len() - self.settled >= UNSETTLED {
+            self.merge(lopsided(&self.runs, self.settled), &|_| true)?;
+        }
+        let memory: usize =
+            self.runs.iter().filter(|run| run.file().is_none()).map(Run::memory).sum();
+        if memory > self.shelf.limit()
+            && let Err(error) = self.spill()
+        {
+            tracing::warn!(error = error.to_string(), "an index stays in memory");
+        }
+        Ok(())
+    }
+
+    /// Merges the runs from number `from` on; says whether each key of them has only one place.
+    fn merge(&mut self, from: usize, alive: &impl Fn(Place) -> bool) -> Result<bool, Damaged> {
+        let group = &self.runs[from..];
+        if group.is_empty() {
+            return Ok(true);
+        }
+        let in_memory = group.iter().all(|run| run.file().is_none());
+        let output = match in_memory {
+            true => Output::memory(),
+            false => self.shelf.create()?,
+        };
+        let (merged, single) = merge(group, output, alive)?;
+        self.put(from, merged);
+        Ok(single)
+    }
+
+    /// Puts `run` in the place of all from number `from` on.
+    fn put(&mut self, from: usize, run: Option<Run>) {
+        self.runs.truncate(from);
+        self.runs.extend(run);
+        self.settled = self.settled.min(from);
+    }
+}
+
+/// The number, from `from` on, of the first run that is not large enough for those after it; all
+/// of them when there is none.
+fn lopsided(runs: &[Run], from: usize) -> usize {
+    let (mut first, mut after) = (runs.len(), 0);
+    for (number, run) in runs.iter().enumerate().skip(from).rev() {
+        if after > 0 && run.entries < RATIO * after {
+            first = number;
+        }
+        after += run.entries;
+    }
+    first
+}
+
+/// The entries of `runs` in one, as far as `alive` says; and whether each key has only one place.
+fn merge(
+    runs: &[Run],
+    output: Output,
+    alive: impl Fn(Place) -> bool,
+) -> Result<(Option<Run>, bool), Damaged> {
+    let mut cursors: Vec<Cursor<'_>> = Vec::with_capacity(runs.len());
+    for run in runs {
+        let mut cursor = run.entries();
+        if cursor.advance()? {
+            cursors.push(cursor);
+        }
+    }
+    let (mut builder, mut single) = (Builder::new(output), true);
+    let mut last: Option<Vec<u8>> = None;
+    loop {
+        let least =
+            (0..cursors.len()).min_by(|a, b| cursors[*a].entry.key.cmp(&cursors[*b].entry.key));
+        let Some(least) = least else { break };
+        let cursor = &mut cursors[least];
+        if alive(cursor.entry.place) {
+            builder.push(&cursor.entry.key, cursor.entry.place)?;
+            match &mut last {
+                Some(last) if *last == cursor.entry.key => single = false,
+                Some(last) => last.clone_from(&cursor.entry.key),
+                None => last = Some(cursor.entry.key.clone()),
             }
-            Self::Rows(map, bytes) => {
-                let keys = bytes + 2 * map.len() * size_of::<usize>();
-                keys + map.capacity() * (size_of::<(Box<[u8]>, Vec<Loc>)>() + CONTROL)
-            }
+        }
+        if !cursor.advance()? {
+            cursors.swap_remove(least);
         }
     }
+    Ok((builder.finish()?, single))
 }
 
-fn is_small(kind: Option<&Type>) -> bool {
-    matches!(
-        kind,
-        Some(
-            Type::Int16
-                | Type::Int32
-                | Type::Int64
-                | Type::Date
-                | Type::Timestamp
-                | Type::LocalTimestamp
-        )
-    )
-}
-
-/// The key of a small index; keys of these types are eight bytes.
-fn small(key: &[u8]) -> i64 {
-    key.try_into().map_or(0, i64::from_be_bytes)
-}
-
-/// A hash table in parts, so that growing never holds the whole of it twice. The parts are of
-/// different sizes, from one to two, so that they don't all grow at the same time.
-#[derive(Debug)]
-pub(crate) struct Shards {
-    tables: Vec<HashTable<(i64, Loc)>>,
-    /// For some bits of the hash, the part.
-    parts: Vec<u8>,
-}
-
-const SHARDS: usize = 64;
-const PARTS: usize = 4096;
-
-impl Default for Shards {
-    fn default() -> Self {
-        // Part number i is as large as 2^(i / SHARDS): up to it lie 2^(i / SHARDS) - 1 of all.
-        let part = |at: usize| (SHARDS as f64 * (1.0 + at as f64 / PARTS as f64).log2()) as u8;
-        Self {
-            tables: (0..SHARDS).map(|_| HashTable::new()).collect(),
-            parts: (0..PARTS).map(part).collect(),
-        }
-    }
-}
-
-impl Shards {
-    fn get(&self, key: i64) -> Option<&Loc> {
-        let hash = hash(key);
-        self.tables[self.part(hash)].find(hash, |entry| entry.0 == key).map(|(_, loc)| loc)
-    }
-
-    fn put(&mut self, key: i64, loc: Loc) {
-        let code = hash(key);
-        let part = self.part(code);
-        match self.tables[part].entry(code, |entry| entry.0 == key, |entry| hash(entry.0)) {
-            Entry::Occupied(mut entry) => entry.get_mut().1 = loc,
-            Entry::Vacant(entry) => drop(entry.insert((key, loc))),
-        }
-    }
-
-    fn remove(&mut self, key: i64, loc: Loc) {
-        let (hash, at) = (hash(key), self.part(hash(key)));
-        if let Ok(entry) = self.tables[at].find_entry(hash, |entry| *entry == (key, loc)) {
-            entry.remove();
-        }
-    }
-
-    fn size(&self) -> usize {
-        self.tables.iter().map(HashTable::allocation_size).sum()
-    }
-
-    /// By bits that the table itself uses neither for the bucket nor for the tag.
-    fn part(&self, hash: u64) -> usize {
-        usize::from(self.parts[(hash >> 40) as usize % PARTS])
-    }
-}
-
-fn hash(key: i64) -> u64 {
-    let mut hasher = FxBuildHasher.build_hasher();
-    hasher.write_i64(key);
-    hasher.finish()
+/// The numbers of keys in the ascending order of their bytes.
+fn sorted(keys: &Keys) -> Vec<u32> {
+    // Eight bytes tell most keys apart, without a look at the others.
+    let prefix = |key: &[u8]| {
+        let mut bytes = [0; 8];
+        let length = key.len().min(8);
+        bytes[..length].copy_from_slice(&key[..length]);
+        u64::from_be_bytes(bytes)
+    };
+    let mut order: Vec<(u64, u32)> =
+        (0..keys.len() as u32).map(|number| (prefix(keys.get(number)), number)).collect();
+    order.sort_unstable_by(|(a, first), (b, second)| {
+        a.cmp(b).then_with(|| keys.get(*first).cmp(keys.get(*second)))
+    });
+    order.into_iter().map(|(_, number)| number).collect()
 }
 
 /// A key as 64 bits, where taking two keys for one does no harm.

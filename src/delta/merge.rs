@@ -10,10 +10,14 @@ use super::stats;
 use super::table::Table;
 use super::view::{DataFile, FileId};
 
-/// A file below this size is small: it is worth rewriting together with others.
-const SMALL: i64 = 8 << 20;
-/// So many small files are one too many.
+/// A file below this size is small: it is worth rewriting together with others. Small files are of
+/// one of several classes, each of files up to [`FOLD`] times as large as the one before, so that
+/// a row is rewritten once a class on its way into a large file (a size-tiered merge).
+const SMALL: i64 = 16 << 20;
+/// So many files of a class are one too many.
 const FOLD: usize = 8;
+/// The number of classes.
+const CLASSES: usize = 4;
 /// A file is rewritten without its deleted rows when there are more than so many of them, and they
 /// are more than so many of a hundred.
 const DELETED_ROWS: u64 = 4096;
@@ -72,6 +76,12 @@ pub(super) struct Choice {
     pub(super) alone: Vec<FileId>,
 }
 
+/// The class of a small file of `size` bytes; `None` when it is a large one.
+fn class(size: i64) -> Option<usize> {
+    let limit = |class: usize| SMALL / (FOLD as i64).pow((CLASSES - 1 - class) as u32);
+    (0..CLASSES).find(|class| size < limit(*class))
+}
+
 impl Table {
     /// Goes over to another way of merging, from the next change on. The next commit says so in the
     /// log.
@@ -86,25 +96,29 @@ impl Table {
     /// Decides which files are rewritten. Other files that lose rows lose all of them or, when
     /// merging by deletion vectors, are marked.
     pub(super) fn choose(&self, plan: &Plan) -> Choice {
-        let is_small = |id: &FileId| self.view.file(*id).is_some_and(|f| f.add.size < SMALL);
-        let (mut small, mut touched): (Vec<FileId>, Vec<FileId>) = Default::default();
+        let (mut choice, mut left) = (Choice::default(), Vec::new());
         for (id, file) in self.view.files() {
             let doomed = plan.doomed.get(&id).map_or(0, Vec::len) as u64;
             if doomed == file.left() {
                 continue;
             }
-            if doomed > 0 && self.is_rewritten(file, doomed) {
-                touched.push(id);
-            }
-            if is_small(&id) {
-                small.push(id);
+            let touched = doomed > 0 && self.is_rewritten(file, doomed);
+            match class(file.add.size) {
+                None if touched => choice.alone.push(id),
+                None => {}
+                Some(_) if touched => choice.together.push(id),
+                Some(class) => left.push((id, class)),
             }
         }
-        let (mut together, alone): (Vec<_>, Vec<_>) = touched.into_iter().partition(is_small);
-        if small.len() >= FOLD {
-            together = small;
+        // The smaller ones go along with a class that is full.
+        let mut counts = [0; CLASSES];
+        left.iter().for_each(|(_, class)| counts[*class] += 1);
+        if let Some(full) = counts.iter().rposition(|count| *count >= FOLD) {
+            let folded = left.iter().filter(|(_, class)| *class <= full);
+            choice.together.extend(folded.map(|(id, _)| *id));
+            choice.together.sort_unstable();
         }
-        Choice { together, alone }
+        choice
     }
 
     /// Whether a file that loses `doomed` rows is rewritten for that reason.

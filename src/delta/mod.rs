@@ -5,7 +5,7 @@
 //! [`Table::commit`](table::Table::commit). Below: `log` reads a table's log into a `snapshot`,
 //! `checkpoint` shortens it, `protocol` says which tables are not for this writer, `schema` puts
 //! columns into Delta's words; `files`, `stats`, `read` and `conform` are the Parquet side;
-//! `index` and `view` know where each row is, `merge` decides what becomes of the old ones,
+//! `index` (filled by `lookup`) and `view` know where each row is, `merge` decides what becomes of the old ones,
 //! `rewrite` makes the new files from what `gather` puts together, `deletes` (in `z85`) marks rows
 //! of files that stay; `rebase` takes up what other writers commit, `vacuum` finds old files.
 
@@ -37,6 +37,7 @@ mod view;
 mod z85;
 
 pub use commit::Commit;
+pub use index::cache::Cache;
 pub use merge::Merge;
 pub use rewrite::Applied;
 pub use store::{Compression, Created, Lake, LakeOptions, S3Options, table_path};

@@ -20,7 +20,9 @@ use parquet::arrow::async_reader::{
 };
 use parquet::basic::Type as Physical;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{
+    ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
+};
 
 use super::actions::Add;
 use super::conform::conform;
@@ -75,6 +77,7 @@ pub(crate) fn percent_decode(text: &str) -> String {
 }
 
 /// A data file opened for reading.
+#[derive(Clone)]
 pub(crate) struct FileReader {
     table: String,
     input: ObjectReader,
@@ -103,9 +106,48 @@ impl FileReader {
         u64::try_from(self.metadata.metadata().file_metadata().num_rows()).unwrap_or(0)
     }
 
+    /// The row groups.
+    pub(crate) fn groups(&self) -> &[RowGroupMetaData] {
+        self.metadata.metadata().row_groups()
+    }
+
+    /// Whether this writer wrote the file.
+    pub(crate) fn is_own(&self) -> bool {
+        let by = self.metadata.metadata().file_metadata().created_by();
+        by.is_some_and(|by| by.starts_with("lakeward/"))
+    }
+
+    /// The bytes of a row group of a file of this writer, and where in the file they start.
+    pub(crate) async fn group_bytes(&mut self, group: &RowGroupMetaData) -> Result<(u64, Bytes)> {
+        let ranges = group.columns().iter().map(ColumnChunkMetaData::byte_range);
+        let (mut start, mut end) = (u64::MAX, 0);
+        for (from, length) in ranges {
+            start = start.min(from);
+            end = end.max(from + length);
+        }
+        let whole = start.min(end)..end;
+        let found = self.input.ranges(Vec::from([whole])).await?;
+        let bytes = found.into_iter().next();
+        Ok((start, bytes.ok_or_else(|| Error::internal("a store gave no bytes for a range"))?))
+    }
+
     /// The rows, or those of `only` (ascending), with the columns `wanted`: a column that the file
     /// lacks is null.
     pub(crate) fn batches(self, wanted: &SchemaRef, only: Option<&[u64]>) -> Result<Batches> {
+        self.some_batches(wanted, only, None)
+    }
+
+    /// The rows of a row group, with the columns `wanted`.
+    pub(crate) fn group_batches(&self, wanted: &SchemaRef, group: usize) -> Result<Batches> {
+        self.clone().some_batches(wanted, None, Some(group))
+    }
+
+    fn some_batches(
+        self,
+        wanted: &SchemaRef,
+        only: Option<&[u64]>,
+        group: Option<usize>,
+    ) -> Result<Batches> {
         let Self { table, input, metadata } = self;
         let path = input.path.clone();
         let found = metadata.schema();
@@ -117,6 +159,9 @@ impl FileReader {
             .with_batch_size(batch_rows);
         if let Some(only) = only {
             builder = builder.with_row_selection(selection(only));
+        }
+        if let Some(group) = group {
+            builder = builder.with_row_groups(vec![group]);
         }
         let stream = builder.build().map_err(|error| read_fault(&table, &path, error))?;
         let wanted = Arc::clone(wanted);
@@ -189,6 +234,7 @@ fn read_fault(table: &str, path: &str, error: ParquetError) -> Error {
 }
 
 /// An object read by ranges.
+#[derive(Clone)]
 struct ObjectReader {
     lake: Lake,
     path: String,

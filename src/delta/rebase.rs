@@ -6,10 +6,11 @@ use tokio::time::Instant;
 
 use super::actions::{Action, Add, Txn};
 use super::deletes::Rows;
-use super::index::{Loc, fingerprint};
+use super::index::{Damaged, Segment, fingerprint};
 use super::log::since;
-use super::lookup::{FileKeys, Found, has_key};
+use super::lookup::{FileKeys, FoundKeys, has_key, unusable};
 use super::table::Table;
+use super::view::FileId;
 
 impl Table {
     /// Takes up what others have committed since.
@@ -23,9 +24,10 @@ impl Table {
                 .with("Delta table", &self.path));
         }
         match self.catch_up().await? {
-            None => Ok(()),
-            Some(_) => self.reload().await,
+            None => self.settle_index(),
+            Some(_) => self.reload().await?,
         }
+        Ok(())
     }
 
     /// Folds in everything that is in the log beyond the base, or says what stands against it.
@@ -104,10 +106,10 @@ impl Table {
 
     /// Looks at a file that somebody else added: how many rows it has and, where there is an index,
     /// their keys; or why it and the pending changes don't go together.
-    async fn inspect(&self, add: &Add, actions: &[Action]) -> Result<Result<Came, String>> {
+    async fn inspect(&mut self, add: &Add, actions: &[Action]) -> Result<Result<Came, String>> {
         let (rows, deleted) = self.rows_of(add).await?;
         let mut came = Came { add: add.clone(), rows, deleted, keys: Vec::new() };
-        let (Some(index), Some(schema)) = (&self.index, &self.schema) else {
+        let (Some(index), Some(schema)) = (&mut self.index, &self.schema) else {
             return Ok(Ok(came));
         };
         if self.pending.replaced || !has_key(schema) {
@@ -116,14 +118,17 @@ impl Table {
         let superseded = |path: &str| actions.iter().flat_map(paths).any(|other| other == path);
         let mut keys = FileKeys::open(&self.lake, &self.path, add, schema, rows).await?;
         while let Some(found) = keys.next().await? {
-            for (_, key) in found.without(&came.deleted) {
-                let place = index.get(key).first().and_then(|loc| self.view.locate(*loc));
-                let held = place.and_then(|(id, _)| self.view.file(id));
-                let held = held.is_some_and(|file| !superseded(&file.add.path));
-                if held && self.pending.changed {
+            let (keys, _) = found.distinct(&came.deleted);
+            let places = index.find(&keys, |place| {
+                let held = self.view.locate(place).and_then(|(id, _)| self.view.file(id));
+                held.is_some_and(|file| !superseded(&file.add.path))
+            });
+            let places = places.map_err(unusable)?;
+            for number in 0..keys.len() as u32 {
+                if self.pending.changed && !places.of(number).is_empty() {
                     return Ok(Err("another writer added a row that is pending".to_owned()));
                 }
-                if add.data_change && self.pending.touched.has(fingerprint(key)) {
+                if add.data_change && self.pending.touched.has(fingerprint(keys.get(number))) {
                     return Ok(Err("another writer wrote a row that is pending".to_owned()));
                 }
             }
@@ -142,16 +147,8 @@ impl Table {
             }
             for Came { add, rows, deleted, keys } in came {
                 let id = self.view.insert(add, rows, deleted.clone(), true);
-                let Some(index) = self.index.as_mut().filter(|_| keyed) else {
-                    continue;
-                };
-                match self.view.open_slot(id, rows) {
-                    Ok(slot) => {
-                        for (row, key) in keys.iter().flat_map(|found| found.without(&deleted)) {
-                            index.put(key, Loc { slot, row });
-                        }
-                    }
-                    Err(_) => self.index = None,
+                if keyed && let Err(damaged) = self.number(id, rows, &deleted, &keys) {
+                    self.lose_index(&damaged);
                 }
             }
             // Rows that are counted are cheaper to look up anew than to tell apart.
@@ -163,6 +160,26 @@ impl Table {
             base.advance(version, actions);
         }
     }
+
+    /// Gives places to the rows of a file that came.
+    fn number(
+        &mut self,
+        id: FileId,
+        rows: u64,
+        deleted: &Rows,
+        keys: &[FoundKeys],
+    ) -> Result<(), Damaged> {
+        let Some(index) = &mut self.index else { return Ok(()) };
+        self.view.number(id, Segment { first: 0, place: index.next(), rows });
+        let mut next = 0;
+        for (row, key) in keys.iter().flat_map(|found| found.without(deleted)) {
+            index.skip(row - next);
+            index.push(key)?;
+            next = row + 1;
+        }
+        index.skip(rows - next);
+        Ok(())
+    }
 }
 
 /// A file that somebody else added.
@@ -170,7 +187,7 @@ struct Came {
     add: Add,
     rows: u64,
     deleted: Rows,
-    keys: Vec<Found>,
+    keys: Vec<FoundKeys>,
 }
 
 /// The paths of the files that an action is about.

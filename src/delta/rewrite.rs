@@ -6,22 +6,27 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_array::{BooleanArray, RecordBatch};
+use arrow_array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow_select::filter::filter_record_batch;
+use bytes::Bytes;
 use futures::TryStreamExt;
-use lakeward_connectors::{Error, Result};
+use lakeward_connectors::key::{KeyReader, key_columns};
+use lakeward_connectors::{Error, Result, TableSchema};
+use parquet::file::metadata::RowGroupMetaData;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::deletes::Rows;
 use super::files::{FileWriter, Written};
 use super::gather::{Gather, arrow_fault};
-use super::index::{Loc, fingerprint};
+use super::index::{Found, Index, Place, Segment, fingerprint};
+use super::lookup::{has_key, unusable};
 use super::merge::Choice;
-use super::read::FileReader;
+use super::read::{Batches, FileReader};
 use super::schema::Layout;
+use super::stats;
 use super::table::Table;
 use super::view::{DataFile, FileId};
-use crate::collapse::{Collapsed, From, NewRow};
+use crate::collapse::{Collapsed, From, NewRow, Removal};
 
 /// A file is full at this size or this many rows.
 const FULL_BYTES: usize = 96 << 20;
@@ -35,6 +40,10 @@ pub struct Applied {
     /// The keys of rows that lack a value which neither the run nor the lake holds: they are not
     /// in the lake now, and have to be read from the source (S5).
     pub missing: Vec<Vec<u8>>,
+    /// The bytes of the files that were written again.
+    pub copied: u64,
+    /// About how many bytes of the new files are new rows.
+    pub brought: u64,
 }
 
 /// What a run does, worked out before anything is done.
@@ -42,8 +51,8 @@ pub struct Applied {
 pub(super) struct Plan {
     /// The rows that go, by file, ascending.
     pub(super) doomed: BTreeMap<FileId, Vec<u64>>,
-    /// Where they are noted, with their keys.
-    removed: Vec<(u32, Loc)>,
+    /// Their keys.
+    removed: Vec<u32>,
     /// The rows that come (indices into [`Collapsed::rows`]).
     pub(super) rows: Vec<usize>,
     /// Where the rows are that values are carried from.
@@ -51,19 +60,16 @@ pub(super) struct Plan {
     missing: Vec<Vec<u8>>,
 }
 
-/// A new file and where its rows are from.
+/// A new file and the places of its rows.
 struct Output {
     written: Written,
-    /// Files whose remaining rows it begins with, each with their number.
-    kept: Vec<(FileId, u64)>,
-    /// The rows of the plan that it ends with.
-    new: Range<usize>,
+    segments: Vec<Segment>,
 }
 
 impl Plan {
-    fn doom(&mut self, key: u32, loc: Loc, file: FileId, row: u64) {
+    fn doom(&mut self, key: u32, file: FileId, row: u64) {
         self.doomed.entry(file).or_default().push(row);
-        self.removed.push((key, loc));
+        self.removed.push(key);
     }
 }
 
@@ -85,38 +91,46 @@ impl Table {
             return Err(Error::internal("changes are of another schema than the table has")
                 .with("table", &run.schema.id));
         }
-        self.ensure_index().await?;
-        let plan = self.plan(run)?;
+        let found = self.find(&run.keys).await?;
+        let plan = self.plan(run, &found)?;
         if plan.doomed.is_empty() && plan.rows.is_empty() {
-            return Ok(Applied { missing: plan.missing });
+            return Ok(Applied { missing: plan.missing, ..Applied::default() });
         }
-        let outputs = self.write(run, &plan).await?;
-        let superseded = self.install(run, &plan, outputs)?;
+        let choice = self.choose(&plan);
+        let outputs = self.write(run, &plan, &choice).await?;
+        let again = choice.alone.iter().chain(&choice.together);
+        let again = again.filter_map(|id| self.view.file(*id)).map(|file| file.add.size);
+        let copied = again.map(i64::unsigned_abs).sum();
+        let brought = brought(&outputs, plan.rows.len() as u64);
+        let superseded = self.install(run, &plan, choice, outputs);
         self.lake.forget(superseded).await;
-        Ok(Applied { missing: plan.missing })
+        Ok(Applied { missing: plan.missing, copied, brought })
     }
 
     /// Finds every row that the run is about.
-    fn plan(&self, run: &Collapsed) -> Result<Plan> {
+    fn plan(&self, run: &Collapsed, found: &Found) -> Result<Plan> {
         let mut plan = Plan::default();
-        let unique = self.index.as_ref().is_some_and(|index| index.is_unique());
+        let unique = has_key(&run.schema);
         let mut doomed = vec![false; run.keys.len()];
         let mut chosen = FxHashSet::default();
         for removal in &run.removals {
             match doomed.get_mut(removal.key as usize) {
                 Some(doomed) if unique => {
                     if !std::mem::replace(doomed, true) {
-                        self.doom(run, removal.key, &mut plan);
+                        self.doom(found, removal.key, &mut plan);
                     }
                 }
-                _ => self.doom_some(run, removal.key, removal.rows, &mut chosen, &mut plan)?,
+                _ => {
+                    let rows = self.choose_rows(run, found, *removal, &mut chosen)?;
+                    rows.into_iter().for_each(|(file, row)| plan.doom(removal.key, file, row));
+                }
             }
         }
         for (number, row) in run.rows.iter().enumerate() {
             if unique && !doomed.get(row.key as usize).is_some_and(|doomed| *doomed) {
-                self.doom(run, row.key, &mut plan);
+                self.doom(found, row.key, &mut plan);
             }
-            match self.find_carried(run, row, &mut plan.carried) {
+            match self.find_carried(found, row, &mut plan.carried) {
                 true => plan.rows.push(number),
                 false => plan.missing.push(run.keys.get(row.key).to_vec()),
             }
@@ -130,48 +144,39 @@ impl Table {
     }
 
     /// The row of a key goes, if there is one.
-    fn doom(&self, run: &Collapsed, key: u32, plan: &mut Plan) {
-        let places = self.index.as_ref().map_or(&[][..], |index| index.get(run.keys.get(key)));
-        for loc in places {
-            if let Some((file, row)) = self.view.locate(*loc) {
-                plan.doom(key, *loc, file, row);
+    fn doom(&self, found: &Found, key: u32, plan: &mut Plan) {
+        for place in found.of(key) {
+            if let Some((file, row)) = self.view.locate(*place) {
+                plan.doom(key, file, row);
             }
         }
     }
 
-    /// Chooses `left` of the rows that equal one another; they are counted, so all must be there.
-    fn doom_some(
+    /// Chooses so many of the rows that equal one another; they are counted, so all must be there.
+    fn choose_rows(
         &self,
         run: &Collapsed,
-        key: u32,
-        mut left: u32,
-        chosen: &mut FxHashSet<Loc>,
-        plan: &mut Plan,
-    ) -> Result<()> {
-        let places = self.index.as_ref().map_or(&[][..], |index| index.get(run.keys.get(key)));
-        let found = places.iter().rev().filter_map(|loc| Some((*loc, self.view.locate(*loc)?)));
-        for (loc, (file, row)) in found {
-            if left == 0 {
-                break;
-            }
-            if chosen.insert(loc) {
-                left -= 1;
-                plan.doom(key, loc, file, row);
-            }
-        }
-        if left > 0 {
+        found: &Found,
+        removal: Removal,
+        chosen: &mut FxHashSet<Place>,
+    ) -> Result<Vec<(FileId, u64)>> {
+        let places = found.of(removal.key).iter().rev();
+        let places = places.filter_map(|place| Some((place, self.view.locate(*place)?)));
+        let fresh = places.filter_map(|(place, row)| chosen.insert(*place).then_some(row));
+        let rows: Vec<_> = fresh.take(removal.rows as usize).collect();
+        if rows.len() < removal.rows as usize {
             let message = "lake and source differ: a row that was deleted or changed in the \
                            source is not in the lake";
             return Err(Error::table(run.schema.id.clone(), message)
                 .remedy("take a new snapshot of the table"));
         }
-        Ok(())
+        Ok(rows)
     }
 
     /// Notes where the values are that a row carries; `false` when one of them is nowhere.
     fn find_carried(
         &self,
-        run: &Collapsed,
+        found: &Found,
         row: &NewRow,
         carried: &mut FxHashMap<u32, (FileId, u64)>,
     ) -> bool {
@@ -182,43 +187,55 @@ impl Table {
                 if carried.contains_key(key) {
                     return true;
                 }
-                let index = self.index.as_ref();
-                let place = index.and_then(|index| index.get(run.keys.get(*key)).first());
-                let place = place.and_then(|loc| self.view.locate(*loc));
+                let place = found.of(*key).first().and_then(|place| self.view.locate(*place));
                 place.is_some_and(|place| carried.insert(*key, place).is_none())
             }
         })
     }
 
-    async fn write(&self, run: &Collapsed, plan: &Plan) -> Result<Vec<Output>> {
+    /// Writes the new files, whose rows the index then knows. It is lost on an error.
+    async fn write(
+        &mut self,
+        run: &Collapsed,
+        plan: &Plan,
+        choice: &Choice,
+    ) -> Result<Vec<Output>> {
+        let Some(mut index) = self.index.take() else {
+            return Err(Error::internal("the index is missing"));
+        };
         let mut outputs = Vec::new();
-        let result = self.write_all(run, plan, &mut outputs).await;
-        if let Err(error) = result {
-            let names = outputs.iter().map(|output| self.own_path(&output.written.add.path));
-            self.lake.forget(names.collect()).await;
-            return Err(error);
+        match self.write_all(run, plan, choice, &mut index, &mut outputs).await {
+            Ok(()) => {
+                self.index = Some(index);
+                Ok(outputs)
+            }
+            Err(error) => {
+                let names = outputs.iter().map(|output| self.own_path(&output.written.add.path));
+                self.lake.forget(names.collect()).await;
+                Err(error)
+            }
         }
-        Ok(outputs)
     }
 
     async fn write_all(
         &self,
         run: &Collapsed,
         plan: &Plan,
+        choice: &Choice,
+        index: &mut Index,
         outputs: &mut Vec<Output>,
     ) -> Result<()> {
         let layout = self.known_layout()?;
         let carried = self.read_carried(run, plan, &layout).await?;
-        let Choice { together, alone } = self.choose(plan);
-        for id in alone {
+        for id in &choice.alone {
             let mut draft = Draft::new(self, &layout);
-            self.copy(id, plan, &layout, &mut draft).await?;
+            self.copy(*id, plan, &layout, index, &mut draft).await?;
             outputs.extend(draft.finish().await?);
         }
         let mut draft = Draft::new(self, &layout);
-        for id in together {
+        for id in &choice.together {
             draft = draft.roll(self, &layout, outputs).await?;
-            self.copy(id, plan, &layout, &mut draft).await?;
+            self.copy(*id, plan, &layout, index, &mut draft).await?;
         }
         let gather = Gather::new(run, plan, &layout, &carried);
         let mut start = 0;
@@ -229,28 +246,62 @@ impl Table {
                 Some((rows, end)) => (rows?, end),
                 None => (gather.rows(start..end)?, end),
             };
-            draft.add(&rows, start..end).await?;
+            draft.write(&rows, index.next()).await?;
+            for number in plan.rows.get(start..end).unwrap_or_default() {
+                let key = run.rows.get(*number).map_or(0, |row| row.key);
+                index.push(run.keys.get(key)).map_err(unusable)?;
+            }
             start = end;
         }
         outputs.extend(draft.finish().await?);
         Ok(())
     }
 
-    /// Copies the rows of a file that stay.
+    /// Copies the rows of a file that stay. A row group from which none goes is copied as bytes,
+    /// and its rows keep their places.
     async fn copy(
         &self,
         id: FileId,
         plan: &Plan,
         layout: &Layout,
+        index: &mut Index,
         draft: &mut Draft,
     ) -> Result<()> {
         let Some(file) = self.view.file(id) else {
             return Ok(());
         };
         let gone = self.gone(id, plan);
-        let reader = FileReader::open(&self.lake, &self.path, &file.add).await?;
-        let mut batches = reader.batches(layout.arrow(), None)?;
+        let mut reader = FileReader::open(&self.lake, &self.path, &file.add).await?;
+        let groups = reader.groups().to_vec();
         let mut next = 0_u64;
+        for (number, group) in groups.iter().enumerate() {
+            let rows = next..next + u64::try_from(group.num_rows()).unwrap_or(0);
+            next = rows.end;
+            let gone = &gone[gone.partition_point(|row| *row < rows.start)..];
+            let gone = &gone[..gone.partition_point(|row| *row < rows.end)];
+            if gone.is_empty() && reader.is_own() && draft.writer.takes(group)? {
+                let (start, bytes) = reader.group_bytes(group).await?;
+                draft.copy(group, start, bytes, file, rows).await?;
+            } else {
+                let batches = reader.group_batches(layout.arrow(), number)?;
+                self.copy_rows(batches, rows.start, gone, layout, index, draft).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies rows, the first of which is number `next` of its file, without those that are `gone`.
+    async fn copy_rows(
+        &self,
+        mut batches: Batches,
+        mut next: u64,
+        gone: &[u64],
+        layout: &Layout,
+        index: &mut Index,
+        draft: &mut Draft,
+    ) -> Result<()> {
+        let schema = self.known_schema()?;
+        let mut key = Vec::new();
         while let Some(batch) = batches.try_next().await? {
             let end = next + batch.num_rows() as u64;
             let from = gone.partition_point(|row| *row < next);
@@ -259,12 +310,14 @@ impl Table {
                 true => batch,
                 false => without(&batch, &gone[from..to], next)?,
             };
-            if kept.num_rows() == 0 {
-                next = end;
-                continue;
-            }
-            draft.keep(id, &kept).await?;
             next = end;
+            draft.write(&kept, index.next()).await?;
+            let keys = KeyReader::new(&schema, key_arrays(&schema, layout, &kept));
+            for row in 0..kept.num_rows() {
+                key.clear();
+                keys.encode(row, &mut key)?;
+                index.push(&key).map_err(unusable)?;
+            }
         }
         Ok(())
     }
@@ -287,42 +340,23 @@ impl Table {
         &mut self,
         run: &Collapsed,
         plan: &Plan,
+        choice: Choice,
         outputs: Vec<Output>,
-    ) -> Result<Vec<String>> {
-        let mut sources: Vec<FileId> = Vec::new();
-        let kept = outputs.iter().flat_map(|output| &output.kept);
-        let gone: FxHashMap<FileId, Vec<u64>> =
-            kept.map(|(source, _)| (*source, self.gone(*source, plan))).collect();
-        let Some(index) = &mut self.index else {
-            return Err(Error::internal("the index is missing"));
-        };
-        for (key, loc) in &plan.removed {
-            let key = run.keys.get(*key);
-            index.remove(key, *loc);
-            self.pending.touched.add(fingerprint(key));
+    ) -> Vec<String> {
+        for key in &plan.removed {
+            self.pending.touched.add(fingerprint(run.keys.get(*key)));
         }
-        for Output { written, kept, new } in outputs {
+        for Output { written, segments } in outputs {
             let id = self.view.insert(written.add, written.rows, Rows::new(), false);
-            let mut first = 0;
-            for (source, rows) in kept {
-                let slots = self.view.detach(source, gone.get(&source).map_or(&[], Vec::as_slice));
-                self.view.attach(id, first, slots);
-                first += rows;
-                sources.push(source);
-            }
-            if !new.is_empty() {
-                let slot = self.view.open_slot(id, new.len() as u64)?;
-                for (row, number) in (0_u32..).zip(&plan.rows[new]) {
-                    let key = run.rows.get(*number).map_or(0, |row| row.key);
-                    index.put(run.keys.get(key), Loc { slot, row });
-                }
-            }
+            segments.into_iter().for_each(|segment| self.view.number(id, segment));
         }
-        self.mark(plan, &mut sources);
-        let gone: Vec<_> = sources.into_iter().filter_map(|id| self.view.remove(id)).collect();
+        let Choice { together, mut alone } = choice;
+        alone.extend(together);
+        self.mark(plan, &mut alone);
+        let gone: Vec<_> = alone.into_iter().filter_map(|id| self.view.remove(id)).collect();
         self.pending.changed = true;
         let own = gone.iter().filter(|file| !file.committed);
-        Ok(own.map(|file| self.own_path(&file.add.path)).collect())
+        own.map(|file| self.own_path(&file.add.path)).collect()
     }
 
     /// Deletes the doomed rows of files that were not among the `sources` of new ones. A file
@@ -347,14 +381,14 @@ impl Table {
 /// A file in the making.
 struct Draft {
     writer: FileWriter,
-    kept: Vec<(FileId, u64)>,
-    new: Range<usize>,
+    /// The places of its rows.
+    segments: Vec<Segment>,
 }
 
 impl Draft {
     fn new(table: &Table, layout: &Arc<Layout>) -> Self {
         let writer = FileWriter::new(&table.lake, &table.path, layout);
-        Self { writer, kept: Vec::new(), new: 0..0 }
+        Self { writer, segments: Vec::new() }
     }
 
     /// Itself, or another one when it is full.
@@ -371,26 +405,71 @@ impl Draft {
         Ok(Self::new(table, layout))
     }
 
-    async fn keep(&mut self, source: FileId, batch: &RecordBatch) -> Result<()> {
+    /// Appends rows with consecutive places, from `place` on.
+    async fn write(&mut self, batch: &RecordBatch, place: Place) -> Result<()> {
+        let (first, rows) = (self.writer.rows(), batch.num_rows() as u64);
         self.writer.write(batch).await?;
-        let rows = batch.num_rows() as u64;
-        match self.kept.last_mut() {
-            Some((last, kept)) if *last == source => *kept += rows,
-            _ => self.kept.push((source, rows)),
+        self.note(Segment { first, place, rows });
+        Ok(())
+    }
+
+    /// Appends a row group of `file`: the rows of those numbers, which keep their places.
+    async fn copy(
+        &mut self,
+        group: &RowGroupMetaData,
+        start: u64,
+        bytes: Bytes,
+        file: &DataFile,
+        rows: Range<u64>,
+    ) -> Result<()> {
+        let new = self.writer.rows();
+        let without_nan = stats::tells_no_nan(file.add.stats.as_deref());
+        self.writer.copy(group, start, bytes, &without_nan).await?;
+        for segment in file.segments() {
+            let from = segment.first.max(rows.start);
+            let to = (segment.first + segment.rows).min(rows.end);
+            if from < to {
+                let place = segment.place + (from - segment.first);
+                self.note(Segment { first: new + (from - rows.start), place, rows: to - from });
+            }
         }
         Ok(())
     }
 
-    async fn add(&mut self, batch: &RecordBatch, rows: Range<usize>) -> Result<()> {
-        self.writer.write(batch).await?;
-        self.new = if self.new.is_empty() { rows } else { self.new.start..rows.end };
-        Ok(())
+    fn note(&mut self, segment: Segment) {
+        let follows = |last: &&mut Segment| {
+            last.first + last.rows == segment.first && last.place + last.rows == segment.place
+        };
+        match self.segments.last_mut().filter(follows) {
+            Some(last) => last.rows += segment.rows,
+            None => self.segments.push(segment),
+        }
     }
 
     async fn finish(self) -> Result<Option<Output>> {
-        let Self { writer, kept, new } = self;
-        Ok(writer.finish().await?.map(|written| Output { written, kept, new }))
+        let Self { writer, segments } = self;
+        Ok(writer.finish().await?.map(|written| Output { written, segments }))
     }
+}
+
+/// About how many bytes of new files are those of their `rows` new rows.
+fn brought(outputs: &[Output], rows: u64) -> u64 {
+    let written = outputs.iter().map(|output| &output.written);
+    let (bytes, all) = written.fold((0, 0), |(bytes, all), written| {
+        (bytes + written.add.size.unsigned_abs(), all + written.rows)
+    });
+    u64::try_from(u128::from(bytes) * u128::from(rows) / u128::from(all.max(1))).unwrap_or(bytes)
+}
+
+/// The columns of a batch that keys are made of.
+fn key_arrays<'a>(
+    schema: &TableSchema,
+    layout: &Layout,
+    batch: &'a RecordBatch,
+) -> Vec<&'a ArrayRef> {
+    let columns = key_columns(schema).into_iter().filter_map(|at| schema.columns.get(at));
+    let places = columns.filter_map(|column| layout.position(&column.name));
+    places.map(|place| batch.column(place)).collect()
 }
 
 /// The rows of a batch, which starts at row `first` of its file, that are not doomed.

@@ -6,7 +6,7 @@ use arrow_array::types::{Float32Type, Float64Type};
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::DataType;
 use lakeward_connectors::key::civil;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::statistics::Statistics;
 
 use super::schema::Layout;
@@ -23,7 +23,8 @@ const DAY_MICROS: i64 = 86_400_000_000;
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     rows: u64,
-    nulls: Vec<u64>,
+    /// By column; `None` where nobody has counted.
+    nulls: Vec<Option<u64>>,
     nan: Vec<bool>,
 }
 
@@ -31,11 +32,34 @@ impl Seen {
     /// Takes note of the rows of `batch`.
     pub(crate) fn add(&mut self, batch: &RecordBatch) {
         self.rows += batch.num_rows() as u64;
-        self.nulls.resize(batch.num_columns(), 0);
+        self.nulls.resize(batch.num_columns(), Some(0));
         self.nan.resize(batch.num_columns(), false);
         for (index, column) in batch.columns().iter().enumerate() {
-            self.nulls[index] += column.null_count() as u64;
+            self.nulls[index] = self.nulls[index].map(|nulls| nulls + column.null_count() as u64);
             self.nan[index] |= has_nan(column.as_ref());
+        }
+    }
+
+    /// Takes note of a row group that is copied from another file, where `without_nan` tells the
+    /// columns of floating point numbers none of which is a NaN.
+    pub(crate) fn add_copied(
+        &mut self,
+        group: &RowGroupMetaData,
+        layout: &Layout,
+        without_nan: &(dyn Fn(&str) -> bool + Sync),
+    ) {
+        let fields = layout.arrow().fields();
+        self.rows += u64::try_from(group.num_rows()).unwrap_or(0);
+        self.nulls.resize(fields.len(), Some(0));
+        self.nan.resize(fields.len(), false);
+        for (index, field) in fields.iter().enumerate() {
+            // Parquet counts the nulls of a list's items, too.
+            let column = group.columns().get(index).filter(|_| !field.data_type().is_nested());
+            let nulls = column.and_then(|column| column.statistics()?.null_count_opt());
+            self.nulls[index] = self.nulls[index].zip(nulls).map(|(a, b)| a + b);
+            if matches!(field.data_type(), DataType::Float32 | DataType::Float64) {
+                self.nan[index] |= !without_nan(field.name());
+            }
         }
     }
 
@@ -48,8 +72,9 @@ impl Seen {
     pub(crate) fn json(&self, layout: &Layout, file: &ParquetMetaData) -> String {
         let (mut least, mut greatest, mut nulls) = (Object::new(), Object::new(), Object::new());
         for (index, field) in layout.arrow().fields().iter().enumerate().take(COLUMNS) {
-            let null = self.nulls.get(index).copied().unwrap_or(0);
-            nulls.put(field.name(), &null.to_string());
+            if let Some(null) = self.nulls.get(index).copied().flatten() {
+                nulls.put(field.name(), &null.to_string());
+            }
             if self.nan.get(index).copied().unwrap_or(true) {
                 continue;
             }
@@ -91,6 +116,13 @@ pub(crate) fn loosened(stats: Option<&str>, rows: u64) -> String {
         },
         _ => bare(),
     }
+}
+
+/// Whether the statistics of a file say that none of a column's floating point numbers is a NaN:
+/// those of this writer give no bounds otherwise.
+pub(crate) fn tells_no_nan(stats: Option<&str>) -> impl Fn(&str) -> bool {
+    let stats = stats.and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+    move |column| stats.as_ref().is_some_and(|stats| !stats["minValues"][column].is_null())
 }
 
 /// The object `text` with its own `tightBounds` false instead of true.

@@ -21,6 +21,8 @@ use object_store::{
 };
 use url::Url;
 
+use super::index::cache::Cache;
+
 /// How many objects are deleted at a time.
 const DELETES_AT_ONCE: usize = 16;
 
@@ -118,6 +120,7 @@ pub struct Lake {
     url: Arc<str>,
     compression: Compression,
     retention: Duration,
+    cache: Cache,
 }
 
 impl fmt::Debug for Lake {
@@ -180,7 +183,19 @@ impl Lake {
             url,
             compression: Compression::default(),
             retention: RETENTION,
+            cache: Cache::default(),
         }
+    }
+
+    /// The same lake with another place for what this process keeps beside it.
+    #[must_use]
+    pub fn with_cache(self, cache: Cache) -> Self {
+        Self { cache, ..self }
+    }
+
+    /// Where this process keeps what it would have to read from the lake again.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     fn local(directory: PathBuf) -> Result<Self> {

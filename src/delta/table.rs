@@ -297,8 +297,8 @@ impl Table {
         let own: Vec<_> = removed.filter(|file| !file.committed).collect();
         let mut own: Vec<_> = own.iter().map(|file| self.own_path(&file.add.path)).collect();
         own.append(&mut self.pending.vectors);
-        self.view.forget_slots();
-        self.index = self.schema.as_deref().map(Index::new);
+        self.view.forget_places();
+        self.index = self.schema.as_deref().map(|schema| self.empty_index(schema));
         self.pending.changed = true;
         self.pending.replaced = true;
         self.lake.forget(own).await;
@@ -307,8 +307,8 @@ impl Table {
     /// Makes `schema` the table's, with the columns of `layout`.
     pub(super) fn adopt(&mut self, schema: Arc<TableSchema>, layout: Layout) {
         if self.view.len() == 0 {
-            self.view.forget_slots();
-            self.index = Some(Index::new(&schema));
+            self.view.forget_places();
+            self.index = Some(self.empty_index(&schema));
         }
         self.schema = Some(schema);
         self.layout = Some(Arc::new(layout));

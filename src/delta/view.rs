@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use lakeward_connectors::{Error, Result};
 use rustc_hash::FxHashMap;
 
 use super::actions::Add;
 use super::deletes::Rows;
-use super::index::Loc;
+use super::index::{Place, Segment};
 
 /// The number of a file within a view, in the order in which files came.
 pub(crate) type FileId = u32;
@@ -26,8 +25,8 @@ pub(crate) struct DataFile {
     pub(crate) marked: bool,
     /// Whether the log has it.
     pub(crate) committed: bool,
-    /// The slots whose rows it holds, in order. Empty as long as there is no index.
-    slots: Vec<u32>,
+    /// The places of its rows. Empty as long as there is no index.
+    segments: Vec<Segment>,
 }
 
 impl DataFile {
@@ -40,44 +39,10 @@ impl DataFile {
     pub(crate) fn deleted(&self) -> &Rows {
         &self.deleted
     }
-}
 
-/// Where the rows of a slot are.
-#[derive(Debug, Clone)]
-struct Slot {
-    /// The file; `None` when no row is left.
-    file: Option<FileId>,
-    /// The row of the file at which it starts.
-    first: u64,
-    /// How many rows it was written with.
-    rows: u32,
-    /// Those that are gone, ascending.
-    gone: Vec<u32>,
-}
-
-impl Slot {
-    fn left(&self) -> u64 {
-        u64::from(self.rows) - self.gone.len() as u64
-    }
-
-    /// Some of the rows left go: ascending numbers in the file.
-    fn lose(&mut self, rows: &[u64]) {
-        if rows.is_empty() {
-            return;
-        }
-        let (mut gone, mut passed) = (Vec::with_capacity(self.gone.len() + rows.len()), 0);
-        for row in rows {
-            // Each row that was gone before shifts those behind it.
-            let mut number = (row - self.first) as u32 + passed;
-            while let Some(before) = self.gone.get(passed as usize).filter(|b| **b <= number) {
-                gone.push(*before);
-                passed += 1;
-                number += 1;
-            }
-            gone.push(number);
-        }
-        gone.extend_from_slice(self.gone.get(passed as usize..).unwrap_or_default());
-        self.gone = gone;
+    /// The places of its rows, as far as they have any.
+    pub(crate) fn segments(&self) -> &[Segment] {
+        &self.segments
     }
 }
 
@@ -87,8 +52,8 @@ pub(crate) struct View {
     files: BTreeMap<FileId, DataFile>,
     by_path: FxHashMap<String, FileId>,
     next: FileId,
-    slots: Vec<Slot>,
-    living: usize,
+    /// By the first place of each segment.
+    places: BTreeMap<Place, (FileId, Segment)>,
 }
 
 impl View {
@@ -127,7 +92,7 @@ impl View {
         let id = self.next;
         self.next += 1;
         self.by_path.insert(add.path.clone(), id);
-        let file = DataFile { add, rows, deleted, marked: false, committed, slots: Vec::new() };
+        let file = DataFile { add, rows, deleted, marked: false, committed, segments: Vec::new() };
         self.files.insert(id, file);
         id
     }
@@ -145,16 +110,14 @@ impl View {
         self.files.values_mut().filter(|file| file.marked)
     }
 
-    /// Takes a file away; its rows are gone unless they are [moved](Self::attach) elsewhere.
+    /// Takes a file away, and the places of its rows with it.
     pub(crate) fn remove(&mut self, id: FileId) -> Option<DataFile> {
         let file = self.files.remove(&id)?;
         self.by_path.remove(&file.add.path);
-        for slot in &file.slots {
-            if let Some(slot) = self.slots.get_mut(*slot as usize) {
-                if slot.file.take().is_some() {
-                    self.living -= 1;
-                }
-                slot.gone = Vec::new();
+        for segment in &file.segments {
+            // Rows that were copied keep their places, and belong to another file by now.
+            if self.places.get(&segment.place).is_some_and(|(owner, _)| *owner == id) {
+                self.places.remove(&segment.place);
             }
         }
         Some(file)
@@ -170,84 +133,25 @@ impl View {
         self.files.values_mut().for_each(|file| file.committed = true);
     }
 
-    /// Forgets which rows are where.
-    pub(crate) fn forget_slots(&mut self) {
-        self.slots = Vec::new();
-        self.living = 0;
-        self.files.values_mut().for_each(|file| file.slots = Vec::new());
+    /// Forgets all places.
+    pub(crate) fn forget_places(&mut self) {
+        self.places.clear();
+        self.files.values_mut().for_each(|file| file.segments.clear());
     }
 
-    /// Whether so many slots are dead that it is time to start over.
-    pub(crate) fn is_worn(&self) -> bool {
-        self.slots.len() > 100_000 + 4 * self.living
-    }
-
-    /// A new slot for the last `rows` rows of a file.
-    ///
-    /// # Errors
-    /// When there are more rows or slots than can be counted.
-    pub(crate) fn open_slot(&mut self, file: FileId, rows: u64) -> Result<u32> {
-        let fault = || Error::internal("a data file has more rows than can be kept track of");
-        let number = u32::try_from(self.slots.len()).map_err(|_| fault())?;
-        let rows = u32::try_from(rows).map_err(|_| fault())?;
-        let data = self.files.get_mut(&file).ok_or_else(fault)?;
-        let first = data.rows.checked_sub(u64::from(rows)).ok_or_else(fault)?;
-        data.slots.push(number);
-        self.slots.push(Slot { file: Some(file), first, rows, gone: Vec::new() });
-        self.living += 1;
-        Ok(number)
-    }
-
-    /// The file and its row that a place is now; `None` when the row is gone.
-    pub(crate) fn locate(&self, loc: Loc) -> Option<(FileId, u64)> {
-        let slot = self.slots.get(loc.slot as usize)?;
-        let file = slot.file?;
-        let before = slot.gone.binary_search(&loc.row).err()?;
-        let row = slot.first + u64::from(loc.row) - before as u64;
-        (!self.files.get(&file)?.deleted.contains(row)).then_some((file, row))
-    }
-
-    /// What is left of a file's slots once the rows `without` (ascending numbers in the file) are
-    /// gone, to be [attached](Self::attach) to the file that its other rows are copied to.
-    pub(crate) fn detach(&mut self, id: FileId, without: &[u64]) -> Vec<u32> {
-        let Some(file) = self.files.get(&id) else {
-            return Vec::new();
-        };
-        let mut left = Vec::with_capacity(file.slots.len());
-        for &number in &file.slots {
-            let Some(slot) = self.slots.get_mut(number as usize) else {
-                continue;
-            };
-            let start = without.partition_point(|row| *row < slot.first);
-            let end = without.partition_point(|row| *row < slot.first + slot.left());
-            slot.lose(&without[start..end]);
-            match slot.left() {
-                0 => {
-                    slot.file = None;
-                    slot.gone = Vec::new();
-                    self.living -= 1;
-                }
-                _ => left.push(number),
-            }
+    /// Notes the places of some rows of a file.
+    pub(crate) fn number(&mut self, id: FileId, segment: Segment) {
+        if let Some(file) = self.files.get_mut(&id).filter(|_| segment.rows > 0) {
+            file.segments.push(segment);
+            self.places.insert(segment.place, (id, segment));
         }
-        if let Some(file) = self.files.get_mut(&id) {
-            file.slots = Vec::new();
-        }
-        left
     }
 
-    /// Puts slots, in order, at row `first` of a file and behind.
-    pub(crate) fn attach(&mut self, id: FileId, first: u64, slots: Vec<u32>) {
-        let mut next = first;
-        for &number in &slots {
-            if let Some(slot) = self.slots.get_mut(number as usize) {
-                slot.file = Some(id);
-                slot.first = next;
-                next += slot.left();
-            }
-        }
-        if let Some(file) = self.files.get_mut(&id) {
-            file.slots.extend(slots);
-        }
+    /// The file and its row that has a place; `None` when the row is gone.
+    pub(crate) fn locate(&self, place: Place) -> Option<(FileId, u64)> {
+        let (_, (id, segment)) = self.places.range(..=place).next_back()?;
+        let row = place - segment.place;
+        let row = (row < segment.rows).then_some(segment.first + row)?;
+        (!self.files.get(id)?.deleted.contains(row)).then_some((*id, row))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use lakeward::delta::Lake;
+use lakeward::delta::{Cache, Lake};
 use lakeward::metrics::Metrics;
 use lakeward::pipeline::{Settings, run};
 use lakeward_connectors::scripted::{Scripted, Shared};
@@ -61,6 +61,8 @@ pub type Exit = Result<(), String>;
 pub struct Process {
     pub gate: Arc<Gate>,
     pub nonce: String,
+    /// Its state directory.
+    pub cache: Cache,
     task: JoinHandle<Exit>,
 }
 
@@ -70,10 +72,12 @@ impl Process {
         server: &Shared,
         disk: &Arc<Disk>,
         settings: Settings,
+        cache: Cache,
         counters: &Arc<Counters>,
     ) -> Self {
         let gate = Arc::new(Gate::default());
         let lake = Lake::with_store(Arc::new(SimStore::new(disk, &gate)));
+        let lake = lake.with_cache(cache.clone());
         let nonce = settings.nonce.clone();
         let (server, counters, held) = (server.clone(), counters.clone(), gate.clone());
         let task = tokio::spawn(async move {
@@ -84,7 +88,7 @@ impl Process {
             })
             .await
         });
-        Self { gate, nonce, task }
+        Self { gate, nonce, cache, task }
     }
 
     /// Whether it has ended by itself.

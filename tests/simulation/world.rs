@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lakeward::delta::Merge;
+use lakeward::delta::{Cache, Merge};
 use lakeward::pipeline::Settings;
+use lakeward::writer::Cadence;
 use lakeward_connectors::TableId;
 use lakeward_connectors::scripted::{self, Chance, Faults, Retention, Server, Shared, Views, lock};
 use tokio::time::{Instant, sleep, timeout};
@@ -56,6 +57,8 @@ struct World {
     now: Option<Process>,
     /// Daemons that others have taken over from, or that run beside.
     others: Vec<Process>,
+    /// State directories that processes have left behind.
+    caches: Vec<Cache>,
     started: u64,
     shape: Shape,
     seen: Seen,
@@ -79,6 +82,9 @@ struct Shape {
     storms: bool,
     flush: u64,
     memory: usize,
+    /// What indexes may have of memory.
+    index: usize,
+    cadence: Cadence,
 }
 
 impl Shape {
@@ -94,6 +100,11 @@ impl Shape {
             storms: chance.happens(0.3),
             flush: [20, 50, 100, 300][chance.below(4) as usize],
             memory: if chance.happens(0.2) { 16 << 10 } else { 16 << 20 },
+            index: if chance.happens(0.3) { 300 } else { 1 << 20 },
+            cadence: match chance.happens(0.4) {
+                true => Cadence::every_change(1 + chance.below(4000) as usize),
+                false => Cadence::default(),
+            },
         }
     }
 }
@@ -166,6 +177,7 @@ impl World {
             counters: Arc::default(),
             now: None,
             others: Vec::new(),
+            caches: Vec::new(),
             started: 0,
             shape,
             seen: Seen::default(),
@@ -183,6 +195,7 @@ impl World {
             memory: self.shape.memory,
             snapshot_connections: 1 + self.chance.below(3) as usize,
             merge: self.merge.clone(),
+            cadence: self.shape.cadence,
             catalog_interval: Duration::from_millis([150, 1_000][self.chance.below(2) as usize]),
             idle_interval: Duration::from_millis(500),
             until_current,
@@ -193,7 +206,19 @@ impl World {
     fn start(&mut self, until_current: bool) -> Process {
         let settings = self.settings(until_current);
         tracing::info!(nonce = settings.nonce, "starts");
-        Process::start(&self.server, &self.disk, settings, &self.counters)
+        // It finds what an earlier process has left, or nothing.
+        let left = self.caches.len() as u64;
+        let cache = match self.chance.below(left + 1) {
+            found if found < left => self.caches.swap_remove(found as usize),
+            _ => Cache::memory(),
+        };
+        let cache = cache.limited(self.shape.index).saving(1 + self.chance.below(30));
+        Process::start(&self.server, &self.disk, settings, cache, &self.counters)
+    }
+
+    async fn kill(&mut self, process: Process) -> Res<()> {
+        self.caches.push(process.cache.clone());
+        process.kill().await
     }
 
     async fn step(&mut self) -> Res<()> {
@@ -233,6 +258,7 @@ impl World {
 
     async fn replace(&mut self) -> Res<()> {
         if let Some(over) = self.now.take() {
+            self.caches.push(over.cache.clone());
             over.end().await?;
         }
         self.now = Some(self.start(false));
@@ -247,7 +273,7 @@ impl World {
                     zombie.gate.freeze(false);
                     // It goes on beside the other one.
                     sleep(Duration::from_millis(self.chance.below(300))).await;
-                    zombie.kill().await?;
+                    self.kill(zombie).await?;
                 }
                 None => {
                     if let Some(process) = self.now.take() {
@@ -262,7 +288,7 @@ impl World {
                 if let Some(process) = self.now.take() {
                     tracing::info!(nonce = process.nonce, "is killed");
                     self.seen.crashes += 1;
-                    process.kill().await?;
+                    self.kill(process).await?;
                     checks::moment(&self.disk.objects, &self.server).await?;
                     if self.chance.happens(0.5) {
                         self.transact();
@@ -331,8 +357,9 @@ impl World {
         if alone && self.superseded() > 0 {
             return Err("E9: a daemon that was alone took itself for another one".to_owned());
         }
-        for process in self.now.take().into_iter().chain(self.others.drain(..)) {
-            process.kill().await?;
+        let running: Vec<_> = self.now.take().into_iter().chain(self.others.drain(..)).collect();
+        for process in running {
+            self.kill(process).await?;
         }
         checks::moment(&self.disk.objects, &self.server).await?;
         self.disk.set(StoreFaults::default());

@@ -10,6 +10,7 @@ use super::faults::{FailingStore, Fault};
 use super::foreign::{delete, optimize};
 use super::*;
 use crate::collapse::From;
+use crate::delta::Cache;
 use crate::delta::actions::Metadata;
 use crate::delta::log::hint_path;
 
@@ -36,6 +37,10 @@ enum Step {
     /// The mode of merging is another one from here on.
     Merge(Merge),
     LoseHint,
+    /// The index is saved as it is: whatever comes later it must find out when it is opened.
+    SaveIndex,
+    /// A byte of what is saved is another one.
+    DamageIndex,
 }
 
 fn merge() -> impl Strategy<Value = Merge> {
@@ -61,6 +66,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0_usize..64).prop_map(Step::Delete),
         1 => merge().prop_map(Step::Merge),
         1 => Just(Step::LoseHint),
+        2 => Just(Step::SaveIndex),
+        1 => Just(Step::DamageIndex),
     ]
 }
 
@@ -101,7 +108,8 @@ fn initial(textual: bool) -> Arc<TableSchema> {
 impl Life {
     fn new(textual: bool, merge: Merge) -> Self {
         let store = FailingStore::default();
-        let lake = Lake::with_store(Arc::new(store.clone()));
+        let cache = Cache::memory().limited(600);
+        let lake = Lake::with_store(Arc::new(store.clone())).with_cache(cache);
         let mut table = Table::create(&lake, PATH);
         table.set_merge(merge);
         let pending = State { rows: Rows::new(), schema: initial(textual) };
@@ -167,6 +175,8 @@ impl Life {
             Step::LoseHint => {
                 self.lake.put(&hint_path(PATH), "{garbage".into()).await.expect("put");
             }
+            Step::SaveIndex => self.table.save_index(),
+            Step::DamageIndex => self.lake.cache().table(PATH).damage(),
             Step::Refresh | Step::Optimize | Step::Delete(_) => {}
         }
         assert_eq!(self.table.rows(), self.pending.rows.len() as u64);

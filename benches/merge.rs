@@ -1,0 +1,286 @@
+//! What it costs to take up changes of a table that has many rows: the lake's side alone, without
+//! a database.
+//!
+//! ```text
+//! ./dev bench --only merge [--rows N]
+//! ```
+//!
+//! A table of N rows (20,000,000; those of W1) is made as a snapshot makes it. Then, in both ways
+//! to merge: 100,000 random rows, 10,000 of the newest, 1,000 random. Beside it, in the same run:
+//! the whole table decoded and encoded, and the start with and without a saved index.
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use lakeward::collapse::collapse;
+use lakeward::delta::{Cache, Commit, Lake, LakeOptions, Merge, Table};
+use lakeward_connectors::batch::{Batch, Builder};
+use lakeward_connectors::schema::{Column, Identity, TableId, TableSchema, Type};
+use lakeward_connectors::{Op, Value};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
+use serde_json::Map;
+
+type Res<T = ()> = Result<T, Box<dyn Error>>;
+
+const PATH: &str = "bench/orders";
+/// Rows of a chunk, and chunks of a flush, while the table is made.
+const CHUNK: u64 = 50_000;
+const FLUSH: u64 = 10;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Res {
+    let arguments: Vec<String> = std::env::args().collect();
+    let after = |name: &str| arguments.iter().skip_while(move |one| *one != name).nth(1);
+    let rows: u64 = after("--rows").map_or(Ok(20_000_000), |text| text.parse())?;
+    let here = tempfile::Builder::new().prefix("lakeward-merge.").tempdir_in(
+        after("--dir").map_or_else(std::env::temp_dir, |dir| Path::new(dir).to_owned()),
+    )?;
+    println!("{:<46}{:>8}{:>10}{:>12}{:>10}", "", "wall s", "CPU s", "written MB", "RSS MiB");
+    let lake = open(here.path())?;
+    let mut table = Table::create(&lake, PATH);
+    let mut bench = Bench { rows, epoch: 0, seed: 7 };
+
+    let start = Measure::start();
+    bench.fill(&mut table).await?;
+    start.end(&format!("snapshot of {rows} rows"), &table);
+    let start = Measure::start();
+    table.save_index();
+    start.end("  the index saved", &table);
+    println!(
+        "  index: {:.1} bytes a row on disk, {:.1} MiB in memory",
+        on_disk(here.path())? as f64 / rows as f64,
+        table.index_size() as f64 / f64::from(1 << 20)
+    );
+
+    for merge in [Merge::DeletionVectors, Merge::Rewrite] {
+        table.set_merge(merge);
+        for (what, count, newest) in [
+            ("1,000 random", 1_000, false),
+            ("1,000 random, again", 1_000, false),
+            ("10,000 newest", 10_000, true),
+            ("100,000 random", 100_000, false),
+        ] {
+            let batch = bench.updates(count, newest)?;
+            let start = Measure::start();
+            table.apply(&collapse(vec![batch])?).await?;
+            bench.commit(&mut table).await?;
+            start.end(&format!("{merge:?}: {what}"), &table);
+        }
+    }
+    let start = Measure::start();
+    recode(&here.path().join("lake").join(PATH))?;
+    start.end("the whole table decoded and encoded", &table);
+
+    table.save_index();
+    drop(table);
+    for what in ["start with the saved index", "start without"] {
+        let lake = open(here.path())?;
+        let start = Measure::start();
+        let mut table = Table::open(&lake, PATH).await?.ok_or("no table")?;
+        let batch = bench.updates(1, false)?;
+        table.apply(&collapse(vec![batch])?).await?;
+        start.end(what, &table);
+        drop((table, lake));
+        std::fs::remove_dir_all(here.path().join("state"))?;
+    }
+    Ok(())
+}
+
+fn open(here: &Path) -> Res<Lake> {
+    let url = here.join("lake").display().to_string();
+    let cache = Cache::directory(&here.join("state"))?.limited(32 << 20);
+    Ok(Lake::open(&LakeOptions { url, ..LakeOptions::default() })?.with_cache(cache))
+}
+
+/// The bytes that an index has in the state directory.
+fn on_disk(here: &Path) -> Res<u64> {
+    let mut bytes = 0;
+    for file in std::fs::read_dir(here.join("state/index-0").join(PATH))? {
+        bytes += file?.metadata()?.len();
+    }
+    Ok(bytes)
+}
+
+struct Bench {
+    rows: u64,
+    epoch: i64,
+    seed: u64,
+}
+
+impl Bench {
+    /// Makes the table.
+    async fn fill(&mut self, table: &mut Table) -> Res {
+        let schema = schema();
+        for (number, first) in (0..self.rows).step_by(CHUNK as usize).enumerate() {
+            let mut builder = Builder::new(schema.clone());
+            for id in first..(first + CHUNK).min(self.rows) {
+                push(&mut builder, Op::Read, id, 0)?;
+            }
+            table.apply(&collapse(vec![builder.finish()])?).await?;
+            if number as u64 % FLUSH == FLUSH - 1 {
+                self.commit(table).await?;
+            }
+        }
+        if table.has_pending() {
+            self.commit(table).await?;
+        }
+        Ok(())
+    }
+
+    async fn commit(&mut self, table: &mut Table) -> Res {
+        self.epoch += 1;
+        match table.commit(&[("bench".to_owned(), self.epoch)], Map::new(), "BENCH").await? {
+            Commit::Done { .. } => Ok(()),
+            other => Err(format!("{other:?}").into()),
+        }
+    }
+
+    /// Updates of rows, each once.
+    fn updates(&mut self, count: u64, newest: bool) -> Res<Batch> {
+        let mut builder = Builder::new(schema());
+        for number in 0..count {
+            self.seed = mix(self.seed);
+            let id = match newest {
+                true => self.rows - count + number,
+                false => self.seed % self.rows,
+            };
+            push(&mut builder, Op::Update, id, self.seed)?;
+        }
+        Ok(builder.finish())
+    }
+}
+
+fn schema() -> Arc<TableSchema> {
+    let column = |(id, (name, kind)): (u32, (&str, Type))| Column {
+        id,
+        name: name.to_owned(),
+        kind,
+        source_type: String::new(),
+        missing: None,
+    };
+    let columns = [
+        ("id", Type::Int64),
+        ("customer_id", Type::Int32),
+        ("status", Type::Text),
+        ("amount", Type::Decimal { precision: 12, scale: 2 }),
+        ("note", Type::Text),
+        ("created_at", Type::Timestamp),
+        ("updated_at", Type::Timestamp),
+        ("attrs", Type::Text),
+    ];
+    Arc::new(TableSchema {
+        id: TableId::new("public", "orders"),
+        columns: (1..).zip(columns).map(column).collect(),
+        identity: Identity::Key(vec![0]),
+        storage: String::new(),
+    })
+}
+
+/// A row like those of W1.
+fn push(builder: &mut Builder, op: Op, id: u64, version: u64) -> Res {
+    const STATES: [&str; 6] = ["new", "paid", "packed", "shipped", "delivered", "returned"];
+    let (a, b) = (mix(id ^ version), mix(id.wrapping_add(version) ^ 0x5555));
+    let note = format!("order {id} {:016x}{:010x}", a, b >> 24);
+    let attrs = format!(
+        r#"{{"w": {}, "gift": {}, "items": {}, "coupon": "{:010x}", "channel": "web"}}"#,
+        (b >> 40) % 65_536,
+        b.is_multiple_of(2),
+        b % 16,
+        a >> 24
+    );
+    let mut row = builder.row();
+    for value in [
+        Value::Int(id as i64),
+        Value::Int((a % 262_144) as i64),
+        Value::Text(STATES[(a >> 20) as usize % STATES.len()]),
+        Value::Decimal(i128::from(b % 100_000_000)),
+        if id.is_multiple_of(50) { Value::Null } else { Value::Text(&note) },
+        Value::Timestamp(1_700_000_000_000_000 + (a % (1 << 45)) as i64),
+        Value::Timestamp(1_750_000_000_000_000 + (b % (1 << 43)) as i64),
+        Value::Text(&attrs),
+    ] {
+        row.push(&value);
+    }
+    Ok(row.finish(op, None)?)
+}
+
+/// The finalizer of MurmurHash3, for numbers that look random.
+fn mix(mut number: u64) -> u64 {
+    number =
+        (number ^ (number >> 33)).wrapping_add(0x9e37_79b9).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    number = (number ^ (number >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    number ^ (number >> 33)
+}
+
+/// Decodes every data file and writes its rows to nowhere, a row group at a time.
+fn recode(table: &Path) -> Res {
+    for file in std::fs::read_dir(table)? {
+        let path = file?.path();
+        if path.extension().is_none_or(|extension| extension != "parquet") {
+            continue;
+        }
+        let reader = ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(path)?)?;
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            .set_max_row_group_row_count(Some(128 * 1024))
+            .build();
+        let mut writer =
+            ArrowWriter::try_new(std::io::sink(), reader.schema().clone(), Some(properties))?;
+        for batch in reader.with_batch_size(8192).build()? {
+            writer.write(&batch?)?;
+        }
+        writer.close()?;
+    }
+    Ok(())
+}
+
+/// What something took of this process.
+struct Measure {
+    wall: Instant,
+    cpu: f64,
+    written: f64,
+}
+
+impl Measure {
+    fn start() -> Self {
+        Self { wall: Instant::now(), cpu: cpu(), written: written() }
+    }
+
+    fn end(self, what: &str, table: &Table) {
+        let (wall, cpu) = (self.wall.elapsed().as_secs_f64(), cpu() - self.cpu);
+        let written = (written() - self.written) / 1e6;
+        println!(
+            "{what:<46}{wall:>8.2}{cpu:>10.2}{written:>12.1}{:>10.0}   {} files",
+            resident(),
+            table.files()
+        );
+    }
+}
+
+fn field(file: &str, name: &str) -> f64 {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0.0)
+}
+
+/// CPU seconds of this process, to a hundredth.
+fn cpu() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
+/// Bytes that this process has written.
+fn written() -> f64 {
+    field("/proc/self/io", "wchar:")
+}
+
+/// What this process has of memory at most, in MiB.
+fn resident() -> f64 {
+    field("/proc/self/status", "VmHWM:") / 1024.0
+}

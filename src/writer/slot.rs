@@ -1,0 +1,438 @@
+//! One table of a source: its steps are applied to it at once, or staged and merged later.
+//!
+//! A table whose merges rewrite much more than they bring, and take long, is *slow*: from then on
+//! its changes are staged, and a task of its own merges what several epochs have staged, while the
+//! other tables go on. The merge is committed by the next epoch after it is done (the epoch's
+//! *before* names the files, its *after* doesn't).
+
+use std::time::Duration;
+
+use lakeward_connectors::batch::Batch;
+use lakeward_connectors::key::key_texts;
+use lakeward_connectors::schema::{Evolution, Identity, TableSchema};
+use lakeward_connectors::source::KeyText;
+use lakeward_connectors::{Error, ErrorKind, Result};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::buffer::Step;
+use crate::collapse::collapse;
+use crate::delta::{Lake, Table};
+use crate::epoch::State;
+use crate::planted::{self, Bug};
+use crate::staged::{self, Reader, Staged};
+
+/// A merge rests so many times as long as it took, so that it takes no more than a fifth of the
+/// time.
+const REST: u32 = 4;
+/// Staged changes of so many bytes are merged without a rest.
+const STAGED_MOST: u64 = 256 << 20;
+/// So many changes of a staged file are decoded at once.
+const CHANGES: usize = 16 * 1024;
+
+/// When tables are merged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cadence {
+    /// A table whose merge takes longer is slow, if it copies [`amplified`](Self::amplified) times
+    /// the bytes that it brings.
+    pub slow: Duration,
+    /// See [`slow`](Self::slow).
+    pub amplified: u64,
+    /// How many bytes of changes are merged at once.
+    pub bytes: usize,
+}
+
+impl Default for Cadence {
+    fn default() -> Self {
+        Self { slow: Duration::from_secs(1), amplified: 4, bytes: 64 << 20 }
+    }
+}
+
+impl Cadence {
+    /// One by which every merge counts as slow.
+    pub fn every_change(bytes: usize) -> Self {
+        Self { slow: Duration::ZERO, amplified: 0, bytes }
+    }
+}
+
+/// One table.
+pub(super) struct Slot {
+    /// `None` while it is being merged.
+    table: Option<Table>,
+    merging: Option<AbortOnDropHandle<Merged>>,
+    /// Changes that are durable and not merged, the oldest first.
+    pub(super) staged: Vec<Staged>,
+    /// How many of `staged` an epoch file names.
+    named: usize,
+    /// Staged files that are merged: the next epoch commits them.
+    merged: Vec<Staged>,
+    /// How long the last merge took, when it ended, and whether it made the table a slow one.
+    took: Duration,
+    ended: Instant,
+    slow: bool,
+    /// Rows and files, as of when the table was here.
+    sizes: (u64, usize),
+    /// Keys whose row must be read again, found since the last epoch (S5).
+    pub(super) missing: Vec<KeyText>,
+    /// Why the table can't go on, found since the last epoch: it stops, or it is read again.
+    pub(super) fault: Option<(State, String)>,
+    /// When it was last looked through for files that nobody needs.
+    pub(super) maintained: Instant,
+}
+
+/// What became of a merge.
+struct Merged {
+    table: Table,
+    /// How many of the staged files it took.
+    files: usize,
+    outcome: Result<Found>,
+    took: Duration,
+}
+
+/// What applying changes found.
+#[derive(Default)]
+struct Found {
+    missing: Vec<KeyText>,
+    /// Bytes of files that were written again, and of those that came.
+    copied: u64,
+    brought: u64,
+}
+
+impl Slot {
+    pub(super) fn new(table: Table) -> Self {
+        let now = Instant::now();
+        Self {
+            sizes: (table.rows(), table.files()),
+            table: Some(table),
+            merging: None,
+            staged: Vec::new(),
+            named: 0,
+            merged: Vec::new(),
+            took: Duration::ZERO,
+            ended: now,
+            slow: false,
+            missing: Vec::new(),
+            fault: None,
+            maintained: now,
+        }
+    }
+
+    /// Takes over changes that an epoch file names.
+    pub(super) fn take_over(&mut self, staged: &[Staged]) {
+        self.staged = staged.to_vec();
+        self.named = staged.len();
+    }
+
+    /// The table, unless it is being merged.
+    pub(super) fn table(&self) -> Option<&Table> {
+        self.table.as_ref()
+    }
+
+    /// The table, unless it is being merged.
+    pub(super) fn table_mut(&mut self) -> Option<&mut Table> {
+        self.table.as_mut()
+    }
+
+    /// Its rows and files.
+    pub(super) fn sizes(&self) -> (u64, usize) {
+        self.table.as_ref().map_or(self.sizes, |table| (table.rows(), table.files()))
+    }
+
+    /// Whether nothing is staged, and nothing merged that waits for its commit.
+    pub(super) fn is_settled(&self) -> bool {
+        self.staged.is_empty() && self.merged.is_empty() && self.merging.is_none()
+    }
+
+    /// Whether a merge is under way.
+    pub(super) fn is_merging(&self) -> bool {
+        self.merging.is_some()
+    }
+
+    /// Whether a merge has ended and waits to be [taken in](Self::take_in).
+    pub(super) fn is_merged(&self) -> bool {
+        self.merging.as_ref().is_some_and(|merging| merging.is_finished())
+    }
+
+    /// Takes up steps: applies or stages them. A table that can't go on is noted, and stops at the
+    /// next flush.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub(super) async fn take_up(
+        &mut self,
+        steps: Vec<Step>,
+        lake: &Lake,
+        folder: &str,
+        cadence: Cadence,
+    ) -> Result<()> {
+        if self.fault.is_some() {
+            return Ok(());
+        }
+        if steps.iter().all(|step| matches!(step, Step::Rows(_))) && self.is_staging() {
+            return self.stage(steps, lake, folder).await;
+        }
+        let fault = match self.apply(steps, lake, cadence).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(reason)) => (State::Gap, reason),
+            Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+            Err(error) => (State::Stopped, error.full()),
+        };
+        self.lose(fault).await
+    }
+
+    /// Whether changes are staged that come now. Not where some that came before are applied and wait
+    /// for their commit, such as those of a new generation: one commit makes them visible together.
+    fn is_staging(&self) -> bool {
+        let open = self.table.as_ref().is_some_and(Table::has_pending);
+        self.is_merging() || !self.staged.is_empty() || (self.slow && !open)
+    }
+
+    /// The table can't go on: it drops what is not committed.
+    async fn lose(&mut self, fault: (State, String)) -> Result<()> {
+        self.fault = Some(fault);
+        self.drop_staged();
+        self.home().await?.discard().await
+    }
+
+    /// Forgets staged changes: the table has lost its place, or all its rows.
+    pub(super) fn drop_staged(&mut self) {
+        self.staged.clear();
+        self.merged.clear();
+        self.named = 0;
+    }
+
+    async fn stage(&mut self, steps: Vec<Step>, lake: &Lake, folder: &str) -> Result<()> {
+        let mut batches: Vec<Batch> = Vec::new();
+        for step in steps {
+            let Step::Rows(batch) = step else { continue };
+            if batches.first().is_some_and(|first| first.schema != batch.schema) {
+                self.write(&std::mem::take(&mut batches), lake, folder).await?;
+            }
+            batches.push(batch);
+        }
+        self.write(&batches, lake, folder).await
+    }
+
+    async fn write(&mut self, batches: &[Batch], lake: &Lake, folder: &str) -> Result<()> {
+        if batches.iter().all(|batch| batch.changes.is_empty()) {
+            return Ok(());
+        }
+        let bytes = staged::encode(batches)?;
+        let path = format!("{folder}/{}.parquet", uuid::Uuid::new_v4());
+        let changes = batches.iter().map(|batch| batch.changes.len() as u64).sum();
+        let file = Staged { path: path.clone(), bytes: bytes.len() as u64, changes };
+        lake.put(&path, bytes).await?;
+        self.staged.push(file);
+        Ok(())
+    }
+
+    /// Starts to merge what epoch files name, if it is time, or in any case.
+    pub(super) fn start_merge(&mut self, lake: &Lake, cadence: Cadence, now: bool) {
+        let bytes: u64 = self.staged.iter().map(|file| file.bytes).sum();
+        let rested = self.ended.elapsed() >= self.took * REST;
+        let due = now || rested || bytes >= STAGED_MOST;
+        if self.named == 0 || self.fault.is_some() || !due {
+            return;
+        }
+        let Some(mut table) = self.table.take_if(|table| !table.has_pending()) else { return };
+        self.sizes = (table.rows(), table.files());
+        let files = self.staged[..self.named].to_vec();
+        let lake = lake.clone();
+        let merging = tokio::spawn(async move {
+            let began = Instant::now();
+            let outcome = merge(&mut table, &files, &lake, cadence).await;
+            Merged { table, files: files.len(), outcome, took: began.elapsed() }
+        });
+        self.merging = Some(AbortOnDropHandle::new(merging));
+    }
+
+    /// Takes in a merge that has ended, so that the table can be committed.
+    ///
+    /// # Errors
+    /// When the store did not answer.
+    pub(super) async fn take_in(&mut self, cadence: Cadence) -> Result<()> {
+        match self.is_merged() {
+            true => self.end_merge(cadence).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Waits for the end of a merge.
+    async fn end_merge(&mut self, cadence: Cadence) -> Result<()> {
+        let Some(merging) = self.merging.take() else { return Ok(()) };
+        let merged =
+            merging.await.map_err(|error| Error::internal("a merge ended").caused_by(error))?;
+        let Merged { table, files, outcome, took } = merged;
+        self.table = Some(table);
+        let files = files.min(self.staged.len());
+        match outcome {
+            Ok(found) => {
+                match planted::is(Bug::MergeTwice) {
+                    true => self.merged.extend_from_slice(&self.staged[..files]),
+                    false => self.merged.extend(self.staged.drain(..files)),
+                }
+                self.named = self.staged.len().min(self.named.saturating_sub(files));
+                self.note(found, took, cadence);
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
+            Err(error) => Box::pin(self.lose((State::Stopped, error.full()))).await,
+        }
+    }
+
+    /// The table, once it is here.
+    async fn home(&mut self) -> Result<&mut Table> {
+        self.end_merge(Cadence::default()).await?;
+        self.table.as_mut().ok_or_else(|| Error::internal("a table was lost in a merge"))
+    }
+
+    fn note(&mut self, found: Found, took: Duration, cadence: Cadence) {
+        self.missing.extend(found.missing);
+        (self.took, self.ended) = (took, Instant::now());
+        self.slow = took >= cadence.slow && found.copied >= cadence.amplified * found.brought;
+    }
+
+    /// Whether staged changes are merged that wait for the table's commit.
+    pub(super) fn has_merged(&self) -> bool {
+        !self.merged.is_empty()
+    }
+
+    /// The files that the table's commit has merged; nobody needs them after it.
+    pub(super) fn take_merged(&mut self) -> Vec<Staged> {
+        std::mem::take(&mut self.merged)
+    }
+
+    /// The files that are staged, or merged and not committed.
+    pub(super) fn staged_paths(&self) -> impl Iterator<Item = &str> {
+        self.staged.iter().chain(&self.merged).map(|file| file.path.as_str())
+    }
+
+    /// An epoch file names all that is staged.
+    pub(super) fn name_staged(&mut self) {
+        self.named = self.staged.len();
+    }
+
+    /// Applies steps in order; runs of rows under one schema are collapsed together. What was staged
+    /// comes first. Says why the table has to be read again, when its columns can't change in place.
+    async fn apply(
+        &mut self,
+        steps: Vec<Step>,
+        lake: &Lake,
+        cadence: Cadence,
+    ) -> Result<Option<String>> {
+        self.end_merge(cadence).await?;
+        let anew = |step: &Step| matches!(step, Step::Generation(_) | Step::Discard);
+        if steps.iter().any(anew) {
+            self.drop_staged();
+        }
+        let Some(table) = &mut self.table else {
+            return Err(Error::internal("a table was lost in a merge"));
+        };
+        let began = Instant::now();
+        let mut found = merge(table, &self.staged, lake, cadence).await?;
+        self.merged.append(&mut self.staged);
+        self.named = 0;
+        let mut run: Vec<Batch> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Rows(batch) => {
+                    if run.first().is_some_and(|first| first.schema != batch.schema) {
+                        found.add(rows(table, std::mem::take(&mut run)).await?);
+                    }
+                    run.push(batch);
+                    continue;
+                }
+                Step::Truncate(_) => {
+                    run.clear();
+                    found.missing.clear();
+                    self.missing.clear();
+                    table.truncate().await?;
+                }
+                Step::Evolve(schema) => {
+                    found.add(rows(table, std::mem::take(&mut run)).await?);
+                    if let Evolution::Snapshot(reason) = table.evolve(&schema)? {
+                        return Ok(Some(reason));
+                    }
+                }
+                Step::Generation(schema) => {
+                    run.clear();
+                    found.missing.clear();
+                    self.missing.clear();
+                    table.discard().await?;
+                    table.begin_generation(&schema).await?;
+                }
+                Step::Discard => {
+                    run.clear();
+                    found.missing.clear();
+                    self.missing.clear();
+                    table.discard().await?;
+                }
+            }
+        }
+        found.add(rows(table, run).await?);
+        self.note(found, began.elapsed(), cadence);
+        Ok(None)
+    }
+}
+
+impl Found {
+    fn add(&mut self, other: Self) {
+        self.missing.extend(other.missing);
+        self.copied += other.copied;
+        self.brought += other.brought;
+    }
+}
+
+/// Applies staged changes, in runs of bounded size.
+async fn merge(
+    table: &mut Table,
+    files: &[Staged],
+    lake: &Lake,
+    cadence: Cadence,
+) -> Result<Found> {
+    let (mut found, mut run, mut size) = (Found::default(), Vec::<Batch>::new(), 0);
+    for file in files {
+        let bytes = lake.get(&file.path).await?.ok_or_else(|| gone(table, &file.path))?;
+        for batch in Reader::open(bytes, CHANGES)? {
+            let batch = batch?;
+            let other = run.first().is_some_and(|first| first.schema != batch.schema);
+            if other || size >= cadence.bytes {
+                found.add(rows(table, std::mem::take(&mut run)).await?);
+                size = 0;
+            }
+            size += batch.size;
+            run.push(batch);
+            // A merge gives way to the daemon's other work.
+            tokio::task::yield_now().await;
+        }
+    }
+    found.add(rows(table, run).await?);
+    Ok(found)
+}
+
+fn gone(table: &Table, path: &str) -> Error {
+    let message = "changes that were staged are gone";
+    let error = match table.schema() {
+        Some(schema) => Error::table(schema.id.clone(), message),
+        None => Error::config(message),
+    };
+    error.with("file", path).remedy("the table is read again at the next start")
+}
+
+/// Collapses changes of one schema and applies them.
+async fn rows(table: &mut Table, run: Vec<Batch>) -> Result<Found> {
+    let Some(first) = run.first() else { return Ok(Found::default()) };
+    let schema = first.schema.clone();
+    let applied = table.apply(&collapse(run)?).await?;
+    let missing = applied.missing.iter().map(|key| texts(&schema, key)).collect::<Result<_>>()?;
+    Ok(Found { missing, copied: applied.copied, brought: applied.brought })
+}
+
+fn texts(schema: &TableSchema, key: &[u8]) -> Result<KeyText> {
+    if schema.identity == Identity::FullRow {
+        return Err(Error::internal("a row without a key came without its values")
+            .with("table", &schema.id));
+    }
+    key_texts(schema, key)
+        .ok_or_else(|| Error::internal("a key can't be written as text").with("table", &schema.id))
+}
