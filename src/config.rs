@@ -173,7 +173,9 @@ mod tests {
         let config = Config::parse(GOOD, |_| Some("p@ss w/rd".to_owned())).unwrap();
         assert_eq!(config.lake.url, "./lake");
         assert_eq!(config.lake.flush_interval, Duration::from_secs(5));
-        let shop = &config.sources["shop"];
+        let Database::Postgres(shop) = &config.sources["shop"].database else {
+            panic!("it is Postgres")
+        };
         assert_eq!(shop.url.reveal(), "postgres://u:p%40ss%20w%2Frd@h/db");
         assert_eq!(
             (shop.slot.as_str(), shop.publication.as_str()),

@@ -35,8 +35,6 @@ use crate::source::{ChunkReader, KeyText, Part, Range, Rows, View};
 
 use self::sql::Select;
 
-#[cfg(all(test, feature = "server-tests"))]
-mod server_tests;
 mod sql;
 
 /// Rows are handed on in batches of about this many bytes.

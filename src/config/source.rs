@@ -58,6 +58,24 @@ macro_rules! with_source {
     };
 }
 
+/// Evaluates an expression in which a name stands for the type of a [`Database`]'s positions:
+/// `with_position!(database, P => expression)`. For what is read from the lake alone.
+#[macro_export]
+macro_rules! with_position {
+    ($database:expr, $position:ident => $body:expr) => {
+        match $database {
+            $crate::config::Database::Postgres(_) => {
+                type $position = lakeward_connectors::postgres::position::Lsn;
+                $body
+            }
+            $crate::config::Database::MySql(_) => {
+                type $position = lakeward_connectors::mysql::position::Place;
+                $body
+            }
+        }
+    };
+}
+
 /// The kinds of databases as they are written in the file.
 const KINDS: [&str; 2] = ["postgres", "mysql"];
 

@@ -92,6 +92,7 @@ proptest! {
     fn days_come_back(day in 0_i64..2_932_896) {
         let (year, month, of_month) = civil(day);
         let date = Date { year: year as u32, month, day: of_month };
-        prop_assert_eq!(read("date", &date.to_string()), Ok(Value::Date(day as i32)));
+        let text = date.to_string();
+        prop_assert_eq!(read("date", &text), Ok(Value::Date(day as i32)));
     }
 }
