@@ -13,11 +13,14 @@ pub mod change;
 pub mod error;
 pub mod filter;
 pub mod key;
+pub mod mysql;
 pub mod postgres;
 pub mod schema;
 pub mod scripted;
 pub mod secret;
+mod socket;
 pub mod source;
+mod tls;
 
 pub use batch::Batch;
 pub use change::{Op, Value};

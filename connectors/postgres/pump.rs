@@ -17,7 +17,7 @@ use super::connection::Server;
 use super::fault::{self, Reply};
 use super::position::Lsn;
 use super::replication::{CopyBoth, header, notice_reply, reply};
-use super::socket::Socket;
+use crate::socket::Socket;
 use super::stream::{Batch, Message, Told};
 use crate::error::{Error, Result};
 

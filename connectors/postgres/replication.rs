@@ -19,7 +19,7 @@ use tokio_postgres::fallible_iterator::FallibleIterator;
 
 use super::connection::PINNED;
 use super::fault::{self, Reply};
-use super::socket::Socket;
+use crate::socket::Socket;
 use crate::error::{Error, Result};
 
 /// One row of text.

@@ -221,7 +221,8 @@ impl Setup {
 
 fn write_source(toml: &mut String, source: &Source) {
     let Source { name, url, tables, .. } = source;
-    write!(toml, "\n[source.{name}.postgres]\nurl = {url:?}\ntables = {tables:?}\n")
+    let kind = if url.starts_with("mysql") { "mysql" } else { "postgres" };
+    write!(toml, "\n[source.{name}.{kind}]\nurl = {url:?}\ntables = {tables:?}\n")
         .expect("a String takes all");
     let mut settings: BTreeMap<&str, String> = BTreeMap::new();
     for (table, columns) in &source.text_columns {
