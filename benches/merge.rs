@@ -161,6 +161,7 @@ fn schema() -> Arc<TableSchema> {
         name: name.to_owned(),
         kind,
         source_type: String::new(),
+        compare: Default::default(),
         missing: None,
     };
     let columns = [

@@ -201,7 +201,7 @@ mod tests {
         let of =
             |mode: &str| format!("{GOOD}[source.shop.table.\"public.t\"]\nmerge = \"{mode}\"\n");
         let config = Config::parse(&of("deletion-vectors"), |_| Some(String::new())).unwrap();
-        let merge: Vec<_> = config.sources["shop"].merge.values().collect();
+        let merge: Vec<_> = config.sources["shop"].per_table.merge.values().collect();
         assert_eq!(merge, [&Merge::DeletionVectors]);
         let found = faults(&of("append"));
         assert_eq!(found[0].0, 5);

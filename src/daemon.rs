@@ -21,7 +21,7 @@ use crate::delta::{Cache, Lake};
 use crate::metrics::{Meter, Metrics};
 use crate::pipeline::{Ended, Settings, run};
 use crate::with_source;
-use crate::writer::Cadence;
+use crate::writer::{Cadence, Merging};
 
 /// How often the catalog is looked at for what the log doesn't show.
 const CATALOG_INTERVAL: Duration = Duration::from_secs(5);
@@ -69,8 +69,11 @@ pub async fn keep(
             flush_interval: config.lake.flush_interval,
             memory,
             snapshot_connections: source.snapshot_connections,
-            merge: source.merge.clone(),
-            cadence: Cadence { bytes: memory / 4, ..Cadence::default() },
+            merging: Merging {
+                modes: source.per_table.merge.clone(),
+                intervals: source.per_table.merge_interval.clone(),
+                cadence: Cadence { bytes: memory / 4, ..Cadence::default() },
+            },
             catalog_interval: CATALOG_INTERVAL,
             idle_interval: IDLE_INTERVAL,
             until_current,

@@ -35,7 +35,7 @@ use crate::metrics::Meter;
 use crate::planted::{self, Bug};
 use crate::snapshot::{Event, Snapshots};
 use crate::start::{Start, open_writer, plan_starts};
-use crate::writer::{Cadence, Plan, Report, Writer};
+use crate::writer::{Merging, Plan, Report, Writer};
 
 mod tables;
 
@@ -50,10 +50,8 @@ pub struct Settings {
     pub memory: usize,
     /// How many chunks are read at a time.
     pub snapshot_connections: usize,
-    /// How changed rows are merged, for tables where it is not the default.
-    pub merge: BTreeMap<TableId, Merge>,
-    /// When they are merged.
-    pub cadence: Cadence,
+    /// How and when changed rows are merged.
+    pub merging: Merging,
     /// How often the catalog is looked at for what the log doesn't show.
     pub catalog_interval: Duration,
     /// How often a source on which nothing happens gets an empty epoch.

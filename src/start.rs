@@ -90,8 +90,7 @@ pub async fn open_writer<P: Position>(
         }
     }
     let (source, nonce) = (&settings.source, settings.nonce.clone());
-    let (merge, cadence) = (settings.merge.clone(), settings.cadence);
-    Writer::open(lake.clone(), source, nonce, merge, cadence).await
+    Writer::open(lake.clone(), source, nonce, settings.merging.clone()).await
 }
 
 /// Decides what each table does (E5, E6, P9).

@@ -15,14 +15,14 @@ use lakeward_connectors::{Error, Result};
 use tokio::time::Instant;
 
 use crate::buffer::Work;
-use crate::delta::{Commit, Lake, Merge, Table, table_path};
+use crate::delta::{Commit, Lake, Table, table_path};
 use crate::epoch::{Before, Entry, EpochFile, Ledger, Member, Progress, Roster, State};
 use crate::planted::{self, Bug};
 
 mod maintain;
 mod slot;
 
-pub use slot::Cadence;
+pub use slot::{Cadence, Merging};
 use slot::Slot;
 
 /// How many tables commit at a time.
@@ -37,11 +37,9 @@ pub struct Writer<P: Position> {
     source: String,
     /// In order, so that the same events always make the same requests.
     tables: BTreeMap<TableId, Slot>,
-    /// How tables merge, where it is not the default.
-    merge: BTreeMap<TableId, Merge>,
+    merging: Merging,
     members: Roster<P>,
     ledger: Ledger<P>,
-    cadence: Cadence,
     /// What the rows of tables will prove that are being merged.
     merging_to: BTreeMap<TableId, Option<P>>,
     /// When staged changes were last looked through.
@@ -97,7 +95,7 @@ pub struct Standing<P: Position> {
 
 impl<P: Position> Writer<P> {
     /// Opens the tables of `source` and takes them over from whoever wrote them before (E6).
-    /// Tables are merged as `merge` says, and when `cadence` says.
+    /// Tables are merged as `merging` says.
     ///
     /// # Errors
     /// When the lake can't be read or written, or another daemon is ahead.
@@ -105,18 +103,16 @@ impl<P: Position> Writer<P> {
         lake: Lake,
         source: &str,
         nonce: String,
-        merge: BTreeMap<TableId, Merge>,
-        cadence: Cadence,
+        merging: Merging,
     ) -> Result<(Self, Option<Standing<P>>)> {
         let ledger = Ledger::<P>::open(lake.clone(), source, nonce).await?;
         let mut writer = Self {
             lake,
             source: source.to_owned(),
             tables: BTreeMap::new(),
-            merge,
+            merging,
             members: Roster::new(),
             ledger,
-            cadence,
             merging_to: BTreeMap::new(),
             maintained: Instant::now(),
         };
@@ -179,7 +175,7 @@ impl<P: Position> Writer<P> {
                     Some(table) => table,
                     None => Table::create(&self.lake, &path),
                 };
-                table.set_merge(self.merge.get(id).copied().unwrap_or_default());
+                table.set_merge(self.merging.modes.get(id).copied().unwrap_or_default());
                 Ok((id.clone(), table))
             };
             opens.push(open.boxed());
@@ -190,7 +186,8 @@ impl<P: Position> Writer<P> {
     }
 
     fn put(&mut self, id: TableId, table: Table) {
-        self.tables.insert(id, Slot::new(table));
+        let interval = self.merging.intervals.get(&id).copied();
+        self.tables.insert(id, Slot::new(table, interval));
     }
 
     fn slot(&mut self, id: &TableId) -> Result<&mut Slot> {
@@ -224,7 +221,7 @@ impl<P: Position> Writer<P> {
     /// What the indexes of all tables take of memory, and a merge that is under way, in bytes.
     pub fn memory(&self) -> usize {
         let merging = self.tables.values().any(Slot::is_merging);
-        self.index_size() + if merging { self.cadence.bytes } else { 0 }
+        self.index_size() + if merging { self.merging.cadence.bytes } else { 0 }
     }
 
     fn index_size(&self) -> usize {
@@ -250,7 +247,7 @@ impl<P: Position> Writer<P> {
             }
         }
         for (id, slot) in &mut self.tables {
-            slot.start_merge(&self.lake, self.cadence, now);
+            slot.start_merge(&self.lake, self.merging.cadence, now);
             if slot.is_merging() {
                 let member = self.members.get(id).filter(|member| member.state == State::Live);
                 let held = member.and_then(|member| member.held.clone());
@@ -307,7 +304,7 @@ impl<P: Position> Writer<P> {
     pub async fn apply(&mut self, work: Work) -> Result<()> {
         let folder = self.folder();
         for (id, steps) in work {
-            let (lake, cadence) = (self.lake.clone(), self.cadence);
+            let (lake, cadence) = (self.lake.clone(), self.merging.cadence);
             self.slot(&id)?.take_up(steps, &lake, &folder, cadence).await?;
         }
         self.bound_indexes();
@@ -322,7 +319,7 @@ impl<P: Position> Writer<P> {
     pub async fn flush(&mut self, mut plan: Plan<P>) -> Result<Report<P>> {
         self.apply(std::mem::take(&mut plan.work)).await?;
         for slot in self.tables.values_mut() {
-            slot.take_in(self.cadence).await?;
+            slot.take_in(self.merging.cadence).await?;
         }
         let (missing, lost) = self.take_findings(&mut plan);
         let commits: BTreeMap<TableId, Before<P>> =

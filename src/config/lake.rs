@@ -112,7 +112,7 @@ impl Reader<'_> {
 }
 
 /// `500ms`, `5s`, `2m`, `1h`.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let number: u64 = text[..digits].parse().ok()?;
     let factor = match text[digits..].trim() {

@@ -4,12 +4,14 @@
 //! of [`Database`]; nothing else of the program knows how many kinds there are.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use lakeward_connectors::filter::TableFilter;
 use lakeward_connectors::schema::TableId;
 use lakeward_connectors::{mysql, postgres};
 use toml::de::DeTable;
 
+use super::lake::duration;
 use super::reader::Reader;
 use crate::delta::Merge;
 
@@ -20,8 +22,8 @@ pub struct SourceConfig {
     pub database: Database,
     /// How many chunks a snapshot reads at a time.
     pub snapshot_connections: usize,
-    /// Per table: how changed rows are merged, where it is not the default.
-    pub merge: BTreeMap<TableId, Merge>,
+    /// What is said of single tables.
+    pub per_table: PerTable,
 }
 
 /// A database of one of the kinds that are understood.
@@ -80,10 +82,14 @@ macro_rules! with_position {
 const KINDS: [&str; 2] = ["postgres", "mysql"];
 
 /// What `[source.NAME.table."…"]` says of a source's tables.
-#[derive(Default)]
-pub(super) struct PerTable {
+#[derive(Debug, Clone, Default)]
+pub struct PerTable {
+    /// Columns that are kept as the source's text.
     pub text_columns: HashMap<TableId, Vec<String>>,
+    /// How changed rows are merged, where it is not the default.
     pub merge: BTreeMap<TableId, Merge>,
+    /// How far apart merges are at least.
+    pub merge_interval: BTreeMap<TableId, Duration>,
 }
 
 /// The section of a source that names its database.
@@ -166,10 +172,13 @@ impl Reader<'_> {
         let section = Section { source: name, kind, at, table };
         let snapshot_connections = self.snapshot_connections(&section);
         let database = match kind {
-            "postgres" => self.postgres(&section, per_table.text_columns).map(Database::Postgres),
-            _ => self.mysql(&section, per_table.text_columns).map(Database::MySql),
+            "postgres" => {
+                let text_columns = per_table.text_columns.clone();
+                self.postgres(&section, text_columns).map(Database::Postgres)
+            }
+            _ => self.mysql(&section, per_table.text_columns.clone()).map(Database::MySql),
         };
-        Some(SourceConfig { database: database?, snapshot_connections, merge: per_table.merge })
+        Some(SourceConfig { database: database?, snapshot_connections, per_table })
     }
 
     fn snapshot_connections(&mut self, section: &Section<'_, '_>) -> usize {
@@ -241,11 +250,17 @@ impl Reader<'_> {
                 continue;
             };
             let Some(table) = self.table(&place, item) else { continue };
-            self.only(&place, table, &["merge", "text_columns"]);
+            self.only(&place, table, &["merge", "merge_interval", "text_columns"]);
             if let Some(item) = table.get("merge") {
                 let wanted = "\"rewrite\" or \"deletion-vectors\"";
                 let merge = self.parsed(&format!("{place} merge"), item, wanted, Merge::parse);
                 found.merge.extend(merge.map(|merge| (id.clone(), merge)));
+            }
+            if let Some(item) = table.get("merge_interval") {
+                let wanted = "a time like \"30s\" or \"5m\"";
+                let key = format!("{place} merge_interval");
+                let interval = self.parsed(&key, item, wanted, duration);
+                found.merge_interval.extend(interval.map(|interval| (id.clone(), interval)));
             }
             if let Some(item) = table.get("text_columns") {
                 let columns = self.texts(&format!("{place} text_columns"), item);

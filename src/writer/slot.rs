@@ -5,11 +5,12 @@
 //! other tables go on. The merge is committed by the next epoch after it is done (the epoch's
 //! *before* names the files, its *after* doesn't).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lakeward_connectors::batch::Batch;
 use lakeward_connectors::key::key_texts;
-use lakeward_connectors::schema::{Evolution, Identity, TableSchema};
+use lakeward_connectors::schema::{Evolution, Identity, TableId, TableSchema};
 use lakeward_connectors::source::KeyText;
 use lakeward_connectors::{Error, ErrorKind, Result};
 use tokio::time::Instant;
@@ -17,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::buffer::Step;
 use crate::collapse::collapse;
-use crate::delta::{Lake, Table};
+use crate::delta::{Lake, Merge, Table};
 use crate::epoch::State;
 use crate::planted::{self, Bug};
 use crate::staged::{self, Reader, Staged};
@@ -29,6 +30,17 @@ const REST: u32 = 4;
 const STAGED_MOST: u64 = 256 << 20;
 /// So many changes of a staged file are decoded at once.
 const CHANGES: usize = 16 * 1024;
+
+/// How and when the tables of a source are merged.
+#[derive(Debug, Clone, Default)]
+pub struct Merging {
+    /// How, where it is not the default.
+    pub modes: BTreeMap<TableId, Merge>,
+    /// No more often than this: tables whose changes are staged in any case.
+    pub intervals: BTreeMap<TableId, Duration>,
+    /// When all others are.
+    pub cadence: Cadence,
+}
 
 /// When tables are merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +78,8 @@ pub(super) struct Slot {
     named: usize,
     /// Staged files that are merged: the next epoch commits them.
     merged: Vec<Staged>,
+    /// Merges are at least so far apart, if that was asked for.
+    interval: Option<Duration>,
     /// How long the last merge took, when it ended, and whether it made the table a slow one.
     took: Duration,
     ended: Instant,
@@ -99,9 +113,10 @@ struct Found {
 }
 
 impl Slot {
-    pub(super) fn new(table: Table) -> Self {
+    pub(super) fn new(table: Table, interval: Option<Duration>) -> Self {
         let now = Instant::now();
         Self {
+            interval,
             sizes: (table.rows(), table.files()),
             table: Some(table),
             merging: None,
@@ -184,7 +199,8 @@ impl Slot {
     /// for their commit, such as those of a new generation: one commit makes them visible together.
     fn is_staging(&self) -> bool {
         let open = self.table.as_ref().is_some_and(Table::has_pending);
-        self.is_merging() || !self.staged.is_empty() || (self.slow && !open)
+        let slow = self.slow || self.interval.is_some();
+        self.is_merging() || !self.staged.is_empty() || (slow && !open)
     }
 
     /// The table can't go on: it drops what is not committed.
@@ -229,8 +245,8 @@ impl Slot {
     /// Starts to merge what epoch files name, if it is time, or in any case.
     pub(super) fn start_merge(&mut self, lake: &Lake, cadence: Cadence, now: bool) {
         let bytes: u64 = self.staged.iter().map(|file| file.bytes).sum();
-        let rested = self.ended.elapsed() >= self.took * REST;
-        let due = now || rested || bytes >= STAGED_MOST;
+        let rest = (self.took * REST).max(self.interval.unwrap_or_default());
+        let due = now || self.ended.elapsed() >= rest || bytes >= STAGED_MOST;
         if self.named == 0 || self.fault.is_some() || !due {
             return;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lakeward::delta::{Cache, Merge};
 use lakeward::pipeline::Settings;
-use lakeward::writer::Cadence;
+use lakeward::writer::{Cadence, Merging};
 use lakeward_connectors::TableId;
 use lakeward_connectors::scripted::{self, Chance, Faults, Retention, Server, Shared, Views, lock};
 use tokio::time::{Instant, sleep, timeout};
@@ -194,8 +194,11 @@ impl World {
             flush_interval: Duration::from_millis(self.shape.flush),
             memory: self.shape.memory,
             snapshot_connections: 1 + self.chance.below(3) as usize,
-            merge: self.merge.clone(),
-            cadence: self.shape.cadence,
+            merging: Merging {
+                modes: self.merge.clone(),
+                intervals: BTreeMap::new(),
+                cadence: self.shape.cadence,
+            },
             catalog_interval: Duration::from_millis([150, 1_000][self.chance.below(2) as usize]),
             idle_interval: Duration::from_millis(500),
             until_current,
