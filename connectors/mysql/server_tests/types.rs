@@ -108,19 +108,21 @@ fn stream_and_snapshot_say_the_same() {
         }
         let mut source = MySql::new(bed.options()).unwrap();
         let mut stream = follow(&mut source).await;
+        // A row that is replaced by its like is not in the log.
+        run(&mut admin, &["DELETE FROM t"]).await;
         for row in 0..=longest {
-            run(&mut admin, &[&insert(0, row).replacen("INSERT", "REPLACE", 1)]).await;
+            run(&mut admin, &[&insert(0, row)]).await;
         }
         let mut said = Said::default();
         let commits = |said: &Said| said.lines.iter().filter(|line| *line == "commit").count();
-        said.read(&mut stream, |said| commits(said) > longest).await;
+        said.read(&mut stream, |said| commits(said) == longest + 2).await;
         let table = tables(&mut source).await["t"].clone();
         let mut reader = source.reader(1 << 20).await.unwrap();
         let read = chunk(&mut reader, &table, Rows::Next(Range::default())).await.unwrap();
         assert!(said.position.as_ref().unwrap().covers(&read.high));
         assert_eq!(read.rows.len(), longest + 1);
         let mut live: Vec<_> = said.lines.iter().filter(|line| *line != "commit").collect();
-        live.retain(|line| line.starts_with("insert") || line.starts_with("update"));
+        live.retain(|line| line.starts_with("insert"));
         assert_eq!(live.len(), longest + 1, "{:#?}", said.lines);
         for (live, read) in live.iter().zip(&read.rows) {
             let (live, read) = (live.split_once(' ').unwrap().1, read.split_once(' ').unwrap().1);
