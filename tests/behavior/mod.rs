@@ -61,7 +61,8 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
     let cases = load("cases", Dialect::Postgres)?;
     let mut jobs = scripts_themselves(&cases, &Server::POSTGRES, select);
     let mut runs: Vec<_> = matrix().into_iter().map(|at| (at, cases.clone())).collect();
-    for (server, dialect) in [(Server::MySql, Dialect::MySql), (Server::MariaDb, Dialect::MariaDb)] {
+    for (server, dialect) in [(Server::MySql, Dialect::MySql), (Server::MariaDb, Dialect::MariaDb)]
+    {
         let cases = load("mysql", dialect)?;
         jobs.extend(scripts_themselves(&cases, &[server], select));
         let modes = Mode::FOUR.into_iter().map(|mode| (server, Store::Local, mode));

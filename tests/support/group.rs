@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use super::cases::Case;
 use super::compare::{self, Allow};
 use super::daemon::{Setup, Source, source_name};
+use super::database::Database;
 use super::jobs::Slots;
 use super::modes::{Mode, State, killing};
-use super::database::Database;
 use super::sessions::Sessions;
 use super::{Res, Server, Store, reader};
 
@@ -264,7 +264,9 @@ impl Run {
             let url = setup.lake.table_url(name, &as_named, &table);
             let may_stop = self.case.adjust.may_stop.iter().find(|d| d.table == table);
             if let Some(deviation) = may_stop
-                && deviation.observed(setup.status()?.table(name, &as_named, &table), &table).is_ok()
+                && deviation
+                    .observed(setup.status()?.table(name, &as_named, &table), &table)
+                    .is_ok()
             {
                 continue;
             }

@@ -68,9 +68,8 @@ impl My {
     }
 }
 
-type Answer<'a> = std::pin::Pin<
-    Box<dyn Future<Output = lakeward_connectors::Result<Vec<Row>>> + Send + 'a>,
->;
+type Answer<'a> =
+    std::pin::Pin<Box<dyn Future<Output = lakeward_connectors::Result<Vec<Row>>> + Send + 'a>>;
 
 /// A database of one test, dropped at the end.
 pub struct Database {
@@ -168,9 +167,9 @@ fn word(kind: &str) -> &str {
 fn as_text(name: &str, kind: &str) -> String {
     match word(kind) {
         _ if kind == "bit(1)" => format!("IF({name} IS NULL, NULL, IF({name}, 't', 'f'))"),
-        "bit" | "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" | "vector"
-        | "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring"
-        | "multipolygon" | "geomcollection" | "geometrycollection" => {
+        "bit" | "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob"
+        | "vector" | "geometry" | "point" | "linestring" | "polygon" | "multipoint"
+        | "multilinestring" | "multipolygon" | "geomcollection" | "geometrycollection" => {
             format!("CONCAT('\\\\x', LOWER(HEX({name})))")
         }
         "float" | "double" => format!("CONCAT({name} * 1e0)"),
@@ -215,8 +214,19 @@ pub fn recorded(db: &Database, schema: &str, table: &str, expected: &Value) -> R
     // As the recorder wrote them: bytes in hex, long values by length and MD5.
     let text = |(name, kind): &(String, String)| {
         let name = quoted(name);
-        let hex = ["binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "bit",
-            "geometry", "point", "geomcollection", "polygon"];
+        let hex = [
+            "binary",
+            "varbinary",
+            "tinyblob",
+            "blob",
+            "mediumblob",
+            "longblob",
+            "bit",
+            "geometry",
+            "point",
+            "geomcollection",
+            "polygon",
+        ];
         let text = match hex.contains(&word(kind)) {
             true => format!("CONCAT('0x', HEX({name}))"),
             false => format!("CAST({name} AS CHAR)"),
@@ -234,7 +244,8 @@ pub fn recorded(db: &Database, schema: &str, table: &str, expected: &Value) -> R
         Value::String(text) => Some(text.clone()),
         other => Some(other.to_string()),
     };
-    let want = rows.iter().map(|row| row.as_array().into_iter().flatten().map(value).collect::<Row>());
+    let want =
+        rows.iter().map(|row| row.as_array().into_iter().flatten().map(value).collect::<Row>());
     let shown = |row: Row| format!("{row:?}");
     let (mut want, mut have): (Vec<_>, Vec<_>) =
         (want.map(shown).collect(), have.into_iter().map(shown).collect());
