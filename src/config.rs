@@ -155,7 +155,10 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::delta::Merge;
 
     fn faults(text: &str) -> Vec<(usize, String)> {
         let variable = |name: &str| (name == "PW").then(|| "p@ss w/rd".to_owned());

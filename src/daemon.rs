@@ -86,7 +86,8 @@ pub async fn keep(
             meter: metrics.source(name),
             stop: stop.clone(),
         };
-        sources.spawn(async move { (keeper.settings.source.clone(), keeper.keep(&database).await) });
+        sources
+            .spawn(async move { (keeper.settings.source.clone(), keeper.keep(&database).await) });
     }
     let mut outcome = Outcome::new();
     while let Some(ended) = sources.join_next().await {

@@ -217,7 +217,10 @@ impl Shared {
                         vec![Resolved::Schema(now.schema)]
                     }
                     Look::Refused(reason) => lost(std::slice::from_ref(table), &reason),
-                    _ => lost(std::slice::from_ref(table), "it was altered without a trace in the log"),
+                    _ => lost(
+                        std::slice::from_ref(table),
+                        "it was altered without a trace in the log",
+                    ),
                 }
             }
             Question::Statement { kept, names } => {
@@ -283,7 +286,9 @@ fn altered(
     let agrees = expected.len() == now.columns.len()
         && expected.iter().zip(&now.columns).all(|((name, known), is)| match known {
             Some(known) => {
-                is.name == known.name && is.kind == known.kind && is.source_type == known.source_type
+                is.name == known.name
+                    && is.kind == known.kind
+                    && is.source_type == known.source_type
             }
             None => is.name == *name && is.missing.is_none(),
         });
@@ -381,7 +386,9 @@ impl Draft<'_> {
             format!("column {name} is of type {}, which is not understood", row.column_type)
         })?;
         let collation = row.collation.as_deref().filter(|_| kind.has_charset());
-        if let Some(set) = collation.map(of_collation).filter(|set| unknown.iter().any(|u| u == set)) {
+        if let Some(set) =
+            collation.map(of_collation).filter(|set| unknown.iter().any(|u| u == set))
+        {
             return Err(format!(
                 "column {name} is of character set {set}, whose texts can't be followed exactly; \
                  convert it to utf8mb4, or leave the table out"
@@ -444,7 +451,9 @@ impl Draft<'_> {
                 return None;
             }
             let compare = match collation(&column.source_type) {
-                Some(collation) if kind == Kind::Text => compare_of(collation, self.pads(collation))?,
+                Some(collation) if kind == Kind::Text => {
+                    compare_of(collation, self.pads(collation))?
+                }
                 _ => Compare::EXACT,
             };
             Some((at, compare))

@@ -122,8 +122,9 @@ pub async fn load(connection: &mut Connection, name: &str) -> Result<Option<Char
             if is_double(name) {
                 // The server takes a lead byte by itself for no character, and so do we.
                 let leads = (0x80..=0xff_u8).filter(|lead| single[usize::from(*lead)].is_none());
-                let codes: Vec<Vec<u8>> =
-                    leads.flat_map(|lead| (0x40..=0xfe).map(move |next| vec![lead, next])).collect();
+                let codes: Vec<Vec<u8>> = leads
+                    .flat_map(|lead| (0x40..=0xfe).map(move |next| vec![lead, next]))
+                    .collect();
                 for some in codes.chunks(4_000) {
                     let characters = ask(connection, name, some).await?;
                     let known = some.iter().zip(characters);
@@ -159,9 +160,10 @@ async fn ask(
 
 /// The one character that `text` (UTF-8 in hex) is, unless it stands for "none".
 fn character(text: &str, code: &[u8]) -> Option<char> {
-    let digits = text.as_bytes().chunks(2).map(|pair| {
-        u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()
-    });
+    let digits = text
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
     let text = String::from_utf8(digits.collect::<Option<Vec<_>>>()?).ok()?;
     let mut characters = text.chars();
     let character = characters.next()?;
@@ -180,8 +182,14 @@ pub fn compare_of(collation: &str, pads: bool) -> Option<Compare> {
     let rest = rest.replace("_nopad", "").replace("nopad_", "");
     match rest.as_str() {
         "bin" | "0900_bin" => compare(false, false),
-        "general_ci" | "unicode_ci" | "unicode_520_ci" | "0900_ai_ci" | "0900_as_ci"
-        | "uca1400_ai_ci" | "uca1400_as_ci" | "general_mysql500_ci" => compare(true, true),
+        "general_ci"
+        | "unicode_ci"
+        | "unicode_520_ci"
+        | "0900_ai_ci"
+        | "0900_as_ci"
+        | "uca1400_ai_ci"
+        | "uca1400_as_ci"
+        | "general_mysql500_ci" => compare(true, true),
         "swedish_ci" | "german1_ci" if collation.starts_with("latin1_") => compare(true, true),
         "0900_as_cs" | "uca1400_as_cs" | "general_cs" => compare(true, false),
         _ => None,

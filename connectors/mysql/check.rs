@@ -58,7 +58,9 @@ impl Findings {
     }
 
     fn judge(&mut self, facts: &Facts) {
-        let is = |name: &str, value: &str| facts.get(name).is_some_and(|v| v.eq_ignore_ascii_case(value));
+        let is = |name: &str, value: &str| {
+            facts.get(name).is_some_and(|v| v.eq_ignore_ascii_case(value))
+        };
         if facts.get("server_id") == Some("0") {
             self.fatal("server_id is 0: the server refuses replicas", "SET GLOBAL server_id = 1");
         }

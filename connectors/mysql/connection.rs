@@ -38,8 +38,7 @@ const ANSWER: Duration = Duration::from_secs(120);
 
 /// What this client understands ("Capabilities Flags"): long passwords and flags, protocol 4.1,
 /// transactions, authentication by plugins, connection attributes.
-const CAPABILITIES: u32 =
-    0x1 | 0x4 | 0x200 | 0x2000 | 0x8000 | 0x8_0000 | 0x10_0000 | 0x20_0000;
+const CAPABILITIES: u32 = 0x1 | 0x4 | 0x200 | 0x2000 | 0x8000 | 0x8_0000 | 0x10_0000 | 0x20_0000;
 const CAN_ENCRYPT: u32 = 0x800;
 const HAS_PLUGINS: u32 = 0x8_0000;
 /// `utf8mb4_general_ci`.
@@ -239,11 +238,7 @@ impl Server {
     }
 
     /// What follows until the server is satisfied.
-    async fn prove(
-        &self,
-        connection: &mut Connection,
-        encrypted: bool,
-    ) -> Result<()> {
+    async fn prove(&self, connection: &mut Connection, encrypted: bool) -> Result<()> {
         let password = self.password.reveal();
         loop {
             let packet = connection.packet("logging in").await?;

@@ -154,8 +154,11 @@ impl Decoder {
                 return Ok(self.statement(event, effect, answered, sink));
             }
             Said::Prepare => {
-                self.undone("it was changed by a distributed (XA) transaction, whose outcome is in \
-                             another place of the log", sink);
+                self.undone(
+                    "it was changed by a distributed (XA) transaction, whose outcome is in \
+                             another place of the log",
+                    sink,
+                );
                 self.end(event, sink);
             }
             Said::Incident if !answered => {
@@ -163,9 +166,10 @@ impl Decoder {
                 return Ok(self.ask(Question::Everything(why.to_owned())));
             }
             Said::Anonymous => {
-                return Err(Error::config("the log holds transactions without a GTID")
-                    .remedy("turn gtid_mode ON (SET GLOBAL, step by step: OFF_PERMISSIVE, \
-                             ON_PERMISSIVE, ON)"));
+                return Err(Error::config("the log holds transactions without a GTID").remedy(
+                    "turn gtid_mode ON (SET GLOBAL, step by step: OFF_PERMISSIVE, \
+                             ON_PERMISSIVE, ON)",
+                ));
             }
             // Numbers of tables belong to one file.
             Said::Format => self.mapped.clear(),
@@ -259,12 +263,7 @@ impl Decoder {
         self.remove(table);
     }
 
-    fn map<S: Sink<Place>>(
-        &mut self,
-        map: TableMap<'_>,
-        answered: bool,
-        sink: &mut S,
-    ) -> Decoded {
+    fn map<S: Sink<Place>>(&mut self, map: TableMap<'_>, answered: bool, sink: &mut S) -> Decoded {
         let Some(&table) = self.by_id.get(&map.table) else {
             self.mapped.remove(&map.number);
             return Decoded::Done;
@@ -491,7 +490,8 @@ impl Table<'_> {
             Cell::Null => return Ok(Value::Null),
             Cell::Bytes(bytes) => bytes,
         };
-        let (field, logged) = self.known.fields.get(at).zip(self.columns.get(at)).ok_or(Fault::Malformed)?;
+        let (field, logged) =
+            self.known.fields.get(at).zip(self.columns.get(at)).ok_or(Fault::Malformed)?;
         let value = image::value(field, *logged, bytes).map_err(|misfit| {
             let shown = self.as_text(at, bytes);
             let key = |at: usize| match row.get(at) {

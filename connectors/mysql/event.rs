@@ -49,8 +49,7 @@ pub mod kind {
 /// Events that say nothing about rows: START, STOP, INTVAR, APPEND_BLOCK, DELETE_FILE, RAND,
 /// USER_VAR, BEGIN_LOAD_QUERY, IGNORABLE, ROWS_QUERY, PREVIOUS_GTIDS, TRANSACTION_CONTEXT,
 /// VIEW_CHANGE; MariaDB's ANNOTATE_ROWS, BINLOG_CHECKPOINT, GTID_LIST, START_ENCRYPTION.
-const SILENT: [u8; 17] =
-    [1, 3, 5, 9, 11, 13, 14, 17, 28, 29, 35, 36, 37, 160, 161, 163, 164];
+const SILENT: [u8; 17] = [1, 3, 5, 9, 11, 13, 14, 17, 28, 29, 35, 36, 37, 160, 161, 163, 164];
 
 /// The length of an event's header.
 const HEADER: usize = 19;
@@ -91,7 +90,8 @@ impl Event {
             input.u32()?;
             Some((seconds, kind, server, length, input.u16()?))
         })();
-        let (seconds, kind, server, length, flags) = header.ok_or_else(|| broken("has no header"))?;
+        let (seconds, kind, server, length, flags) =
+            header.ok_or_else(|| broken("has no header"))?;
         if length != bytes.len() {
             return Err(broken("is of another length than it says").with("kind", kind));
         }
@@ -470,7 +470,8 @@ impl Payload {
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) when it isn't in its form.
     pub fn open(body: &Bytes) -> Result<Self> {
-        let malformed = || Error::unavailable("a compressed transaction of the log is not in its form");
+        let malformed =
+            || Error::unavailable("a compressed transaction of the log is not in its form");
         const END: u64 = 0;
         const SIZE: u64 = 1;
         const COMPRESSION: u64 = 2;
@@ -509,7 +510,8 @@ impl Payload {
     /// As [`open`](Self::open).
     pub fn next_event(&mut self) -> Result<Option<Event>> {
         let failed = |error: io::Error| {
-            Error::unavailable("a compressed transaction of the log can't be expanded").caused_by(error)
+            Error::unavailable("a compressed transaction of the log can't be expanded")
+                .caused_by(error)
         };
         let mut head = [0; HEADER];
         // Nothing left is the end; a part of a header is not.
@@ -520,7 +522,8 @@ impl Payload {
         let length = Input(head.get(9..).unwrap_or_default()).u32().unwrap_or_default() as usize;
         let rest = length.saturating_sub(HEADER);
         let mut bytes = head.to_vec();
-        let read = self.reader.by_ref().take(rest as u64).read_to_end(&mut bytes).map_err(failed)?;
+        let read =
+            self.reader.by_ref().take(rest as u64).read_to_end(&mut bytes).map_err(failed)?;
         if read != rest {
             return Err(failed(io::ErrorKind::UnexpectedEof.into()));
         }

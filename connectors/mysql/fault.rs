@@ -125,10 +125,29 @@ fn classify(reply: &Reply) -> (ErrorKind, Option<&'static str>) {
         1227 | 1142 | 1143 | 1370 => (Config, Some(RIGHTS)),
         // Secure transport required.
         3159 => (Config, Some("leave ssl-mode=disabled out of the source's url")),
-        1040 | 1203 | 1226 => (Unavailable, Some("raise max_connections, or close what nobody needs")),
+        1040 | 1203 | 1226 => {
+            (Unavailable, Some("raise max_connections, or close what nobody needs"))
+        }
         // Lock wait timeout, deadlock, killed query, shutdown, timeouts, net errors, out of space.
-        1205 | 1213 | 1317 | 1053 | 3024 | 1969 | 1927 | 1158..=1161 | 1152 | 1184 | 1021 | 1041
-        | 1037 | 1038 | 1077 | 1078 | 1079 | 4031 | 1129 => (Unavailable, None),
+        1205
+        | 1213
+        | 1317
+        | 1053
+        | 3024
+        | 1969
+        | 1927
+        | 1158..=1161
+        | 1152
+        | 1184
+        | 1021
+        | 1041
+        | 1037
+        | 1038
+        | 1077
+        | 1078
+        | 1079
+        | 4031
+        | 1129 => (Unavailable, None),
         _ => (Internal, None),
     }
 }

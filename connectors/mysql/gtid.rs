@@ -33,7 +33,8 @@ impl fmt::Display for Origin {
 
 /// The sixteen bytes of a UUID's text, with or without dashes.
 pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
-    let mut digits = text.bytes().filter(|byte| *byte != b'-').map(|byte| char::from(byte).to_digit(16));
+    let mut digits =
+        text.bytes().filter(|byte| *byte != b'-').map(|byte| char::from(byte).to_digit(16));
     let mut uuid = [0; 16];
     for byte in &mut uuid {
         *byte = (digits.next()?? << 4 | digits.next()??) as u8;

@@ -87,7 +87,10 @@ impl Logged {
         let [low, high] = self.meta;
         match (kind, self.code) {
             (Kind::Int { bytes, .. }, code) => {
-                matches!((code, bytes), (TINY, 1) | (SHORT, 2) | (INT24, 3) | (LONG, 4) | (LONGLONG, 8))
+                matches!(
+                    (code, bytes),
+                    (TINY, 1) | (SHORT, 2) | (INT24, 3) | (LONG, 4) | (LONGLONG, 8)
+                )
             }
             (Kind::Decimal { precision, scale }, NEWDECIMAL) => (low, high) == (*precision, *scale),
             (Kind::Float, FLOAT) | (Kind::Double, DOUBLE) | (Kind::Year, YEAR) => true,
@@ -96,9 +99,9 @@ impl Logged {
             (Kind::Time(digits), TIME2)
             | (Kind::DateTime(digits), DATETIME2)
             | (Kind::Timestamp(digits), TIMESTAMP2) => low == *digits,
-            (Kind::Time(0), TIME) | (Kind::DateTime(0), DATETIME) | (Kind::Timestamp(0), TIMESTAMP) => {
-                true
-            }
+            (Kind::Time(0), TIME)
+            | (Kind::DateTime(0), DATETIME)
+            | (Kind::Timestamp(0), TIMESTAMP) => true,
             (Kind::Text, VARCHAR | VAR_STRING | STRING | BLOB) => true,
             (Kind::FixedBinary(length), STRING) => self.length() == usize::from(*length),
             (Kind::Binary, VARCHAR | VAR_STRING | BLOB | GEOMETRY | VECTOR) => true,
@@ -254,12 +257,7 @@ fn set(labels: &[String], bytes: &[u8]) -> Result<String, Misfit> {
 }
 
 /// A packed number: its sign in the first bit, inverted throughout when it is negative.
-fn decimal<'a>(
-    field: &Field,
-    bytes: &[u8],
-    precision: u8,
-    scale: u8,
-) -> Result<Value<'a>, Misfit> {
+fn decimal<'a>(field: &Field, bytes: &[u8], precision: u8, scale: u8) -> Result<Value<'a>, Misfit> {
     let (whole, fraction, negative) =
         digits(bytes, usize::from(precision), usize::from(scale)).ok_or(Misfit::Form)?;
     if let Type::Decimal { .. } = field.lake {
@@ -351,7 +349,10 @@ pub fn unpacked(packed: u64) -> (Date, Time) {
     let bits = |from: u32, count: u32| (packed >> from & ((1 << count) - 1)) as u32;
     let months = bits(46, 17);
     let date = Date { year: months / 13, month: months % 13, day: bits(41, 5) };
-    (date, Time { hour: bits(36, 5), minute: bits(30, 6), second: bits(24, 6), micros: bits(0, 24) })
+    (
+        date,
+        Time { hour: bits(36, 5), minute: bits(30, 6), second: bits(24, 6), micros: bits(0, 24) },
+    )
 }
 
 /// A time packed as in TIME2 and in JSON, without its sign.
@@ -391,8 +392,7 @@ fn timestamp<'a>(
         (0, 0) => (0, 0, 0),
         _ => crate::key::civil(day),
     };
-    let time =
-        Time { hour: of_day / 3600, minute: of_day / 60 % 60, second: of_day % 60, micros };
+    let time = Time { hour: of_day / 3600, minute: of_day / 60 % 60, second: of_day % 60, micros };
     Ok(Value::OwnedText(format!("{year:04}-{month:02}-{day:02} {}", time.text(digits))))
 }
 
@@ -475,7 +475,8 @@ mod tests {
 
     #[test]
     fn moments_are_unpacked() {
-        let packed = 0x80_0000_0000_u64 | (2024 * 13 + 2) << 22 | 29 << 17 | 23 << 12 | 59 << 6 | 58;
+        let packed =
+            0x80_0000_0000_u64 | (2024 * 13 + 2) << 22 | 29 << 17 | 23 << 12 | 59 << 6 | 58;
         let bytes = &packed.to_be_bytes()[3..];
         let moment = text("datetime", code::DATETIME2, [0, 0], bytes);
         assert_eq!(moment, "Timestamp(1709251198000000)");

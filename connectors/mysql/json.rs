@@ -239,7 +239,10 @@ mod tests {
     fn objects_and_arrays_are_read() {
         assert_eq!(text(&SMALL[..SMALL.len()]).as_deref(), Ok("{\"a\": 1, \"bc\": \"x\"}"));
         assert_eq!(text(b"\x02\x00\x00\x04\x00").as_deref(), Ok("[]"));
-        assert_eq!(text(b"\x02\x02\x00\x0a\x00\x04\x00\x00\x04\x01\x00").as_deref(), Ok("[null, true]"));
+        assert_eq!(
+            text(b"\x02\x02\x00\x0a\x00\x04\x00\x00\x04\x01\x00").as_deref(),
+            Ok("[null, true]")
+        );
         assert_eq!(text(b"").as_deref(), Ok("null"));
         assert_eq!(text(b"\x0c\x03a\"\n").as_deref(), Ok("\"a\\\"\\n\""));
     }

@@ -47,7 +47,9 @@ pub fn in_full(password: &str, encrypted: bool) -> Result<Vec<u8>> {
     match encrypted {
         true => Ok(whole(password)),
         false => Err(Error::config("the server wants the password itself, and there is no TLS")
-            .remedy("leave ssl-mode=disabled out of the source's url, and turn TLS on in the server")),
+            .remedy(
+                "leave ssl-mode=disabled out of the source's url, and turn TLS on in the server",
+            )),
     }
 }
 

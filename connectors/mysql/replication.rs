@@ -36,7 +36,8 @@ impl Identity {
     pub fn new(name: &str, server_id: Option<u32>) -> Self {
         // FNV-1a: the same on every machine and in every version.
         let hash = |seed: u64| {
-            name.bytes().fold(seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+            name.bytes()
+                .fold(seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
         };
         let (a, b) = (hash(0xcbf2_9ce4_8422_2325), hash(0x9e37_79b9_7f4a_7c15));
         // Above a thousand million, where people don't count; never 0.

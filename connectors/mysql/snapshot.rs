@@ -422,7 +422,8 @@ impl Chunk {
                 None => Value::Null,
                 Some(text) => values::from_text(field, text).map_err(|misfit| {
                     let shown = shown(fields, at, text);
-                    let key = |at: usize| key_field(packet, at).map(|text| shown_key(fields, at, text));
+                    let key =
+                        |at: usize| key_field(packet, at).map(|text| shown_key(fields, at, text));
                     let reason = values::stop_reason(schema, at, misfit, &shown, key);
                     Error::table(schema.id.clone(), reason)
                 })?,
@@ -503,7 +504,8 @@ impl Keys {
         let mut input = Input(packet);
         let mut row = vec![Value::Null; self.schema.columns.len()];
         for &at in self.schema.key() {
-            let (field, text) = self.fields.get(at).zip(input.field().flatten()).ok_or_else(malformed)?;
+            let (field, text) =
+                self.fields.get(at).zip(input.field().flatten()).ok_or_else(malformed)?;
             let value = values::from_text(field, text).map_err(|_| malformed())?;
             values::comparable(&self.schema, at, &value)
                 .map_err(|reason| Error::table(self.schema.id.clone(), reason))?;

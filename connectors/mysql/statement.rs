@@ -90,9 +90,10 @@ impl Words {
                     body.trim_start_matches(|c: char| c.is_ascii_digit())
                 }
                 '*' if rest.starts_with("*/") => rest.get(2..).unwrap_or_default(),
-                '/' if rest.starts_with("/*") => {
-                    rest.get(2..).and_then(|body| body.split_once("*/")).map_or("", |(_, rest)| rest)
-                }
+                '/' if rest.starts_with("/*") => rest
+                    .get(2..)
+                    .and_then(|body| body.split_once("*/"))
+                    .map_or("", |(_, rest)| rest),
                 '`' => {
                     let (name, after) = quoted(rest, '`', false);
                     words.push(Word::Name(name));
@@ -124,7 +125,9 @@ fn is_word(character: char) -> bool {
 
 fn is_dash_comment(rest: &str) -> bool {
     let after = rest.strip_prefix("--");
-    after.is_some_and(|after| after.chars().next().is_none_or(|c| c.is_whitespace() || c.is_control()))
+    after.is_some_and(|after| {
+        after.chars().next().is_none_or(|c| c.is_whitespace() || c.is_control())
+    })
 }
 
 fn after_line(rest: &str) -> &str {
@@ -188,10 +191,9 @@ impl Reader<'_> {
             }
             "ALTER" => self.alter(),
             "CREATE" => self.create(),
-            "SAVEPOINT" | "RELEASE" | "GRANT" | "REVOKE" | "SET" | "FLUSH" | "ANALYZE" | "OPTIMIZE"
-            | "REPAIR" | "CHECK" | "COMMENT" | "INSTALL" | "UNINSTALL" | "USE" | "RENAME" | "RESET" => {
-                Effect::Nothing
-            }
+            "SAVEPOINT" | "RELEASE" | "GRANT" | "REVOKE" | "SET" | "FLUSH" | "ANALYZE"
+            | "OPTIMIZE" | "REPAIR" | "CHECK" | "COMMENT" | "INSTALL" | "UNINSTALL" | "USE"
+            | "RENAME" | "RESET" => Effect::Nothing,
             _ => Effect::Rows(self.all_names()),
         }
     }
@@ -264,9 +266,7 @@ impl Reader<'_> {
         self.takes(&["IF", "NOT", "EXISTS"]);
         let table = self.name();
         // The server writes it so when rows follow in the same transaction.
-        let ends = |word: &Word, wanted: &str| {
-            matches!(word, Word::Plain(word) if word.eq_ignore_ascii_case(wanted))
-        };
+        let ends = |word: &Word, wanted: &str| matches!(word, Word::Plain(word) if word.eq_ignore_ascii_case(wanted));
         if let [.., start, transaction] = self.words
             && ends(start, "START")
             && ends(transaction, "TRANSACTION")
@@ -315,13 +315,40 @@ impl Reader<'_> {
 
     fn action(mut self) -> Action {
         const HARMLESS: [&str; 24] = [
-            "COMMENT", "AUTO_INCREMENT", "ALGORITHM", "LOCK", "ENABLE", "DISABLE", "FORCE",
-            "ROW_FORMAT", "KEY_BLOCK_SIZE", "STATS_PERSISTENT", "STATS_AUTO_RECALC",
-            "STATS_SAMPLE_PAGES", "COMPRESSION", "ENCRYPTION", "ENGINE", "TABLESPACE", "ANALYZE",
-            "OPTIMIZE", "CHECK", "REBUILD", "REORGANIZE", "COALESCE", "WITH", "WITHOUT",
+            "COMMENT",
+            "AUTO_INCREMENT",
+            "ALGORITHM",
+            "LOCK",
+            "ENABLE",
+            "DISABLE",
+            "FORCE",
+            "ROW_FORMAT",
+            "KEY_BLOCK_SIZE",
+            "STATS_PERSISTENT",
+            "STATS_AUTO_RECALC",
+            "STATS_SAMPLE_PAGES",
+            "COMPRESSION",
+            "ENCRYPTION",
+            "ENGINE",
+            "TABLESPACE",
+            "ANALYZE",
+            "OPTIMIZE",
+            "CHECK",
+            "REBUILD",
+            "REORGANIZE",
+            "COALESCE",
+            "WITH",
+            "WITHOUT",
         ];
         const KEYS: [&str; 9] = [
-            "INDEX", "KEY", "UNIQUE", "FULLTEXT", "SPATIAL", "CONSTRAINT", "FOREIGN", "CHECK",
+            "INDEX",
+            "KEY",
+            "UNIQUE",
+            "FULLTEXT",
+            "SPATIAL",
+            "CONSTRAINT",
+            "FOREIGN",
+            "CHECK",
             "PARTITION",
         ];
         if HARMLESS.iter().any(|word| self.takes(&[word])) {
@@ -357,8 +384,17 @@ impl Reader<'_> {
     /// `ADD [COLUMN] name type …`, null in all rows when nothing says otherwise.
     fn add(mut self) -> Action {
         const FILLED: [&str; 11] = [
-            "DEFAULT", "NOT", "AUTO_INCREMENT", "GENERATED", "AS", "FIRST", "AFTER", "PRIMARY",
-            "SERIAL", "TIMESTAMP", "PERIOD",
+            "DEFAULT",
+            "NOT",
+            "AUTO_INCREMENT",
+            "GENERATED",
+            "AS",
+            "FIRST",
+            "AFTER",
+            "PRIMARY",
+            "SERIAL",
+            "TIMESTAMP",
+            "PERIOD",
         ];
         self.takes(&["COLUMN"]);
         self.takes(&["IF", "NOT", "EXISTS"]);
@@ -468,7 +504,10 @@ mod tests {
         let Effect::Replace(names) = renamed else { panic!("{renamed:?}") };
         assert!(names.contains(&id("db", "t")) && names.contains(&id("db", "_t_gho")));
         assert_eq!(read("db", "DROP TEMPORARY TABLE t"), Effect::Nothing);
-        assert_eq!(read("db", "create index i on t (a)"), Effect::Alter(id("db", "t"), vec![Action::Harmless]));
+        assert_eq!(
+            read("db", "create index i on t (a)"),
+            Effect::Alter(id("db", "t"), vec![Action::Harmless])
+        );
     }
 
     #[test]

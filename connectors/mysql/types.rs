@@ -112,7 +112,9 @@ impl Kind {
                 let length = arguments.first().map_or(Some(1), |text| text.trim().parse().ok());
                 Kind::FixedBinary(length?)
             }
-            "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" | "vector" => Kind::Binary,
+            "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" | "vector" => {
+                Kind::Binary
+            }
             "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring"
             | "multipolygon" | "geometrycollection" | "geomcollection" => Kind::Binary,
             "enum" => Kind::Enum(labels(rest)?),
@@ -160,11 +162,7 @@ impl Kind {
     /// had from the log, or is none.
     pub fn text_type(&self) -> Option<Type> {
         match self {
-            Kind::Float
-            | Kind::Double
-            | Kind::Bit(_)
-            | Kind::FixedBinary(_)
-            | Kind::Binary => None,
+            Kind::Float | Kind::Double | Kind::Bit(_) | Kind::FixedBinary(_) | Kind::Binary => None,
             Kind::Decimal { .. } => Some(Type::Numeric),
             _ => Some(Type::Text),
         }

@@ -357,9 +357,10 @@ pub fn key_reason(schema: &TableSchema, column: usize, text: &str) -> String {
 
 /// ` of row id=7`.
 fn row_of(schema: &TableSchema, key_text: impl Fn(usize) -> Option<String>) -> String {
-    let key = schema.key().iter().filter_map(|&at| {
-        Some(format!("{}={}", schema.columns.get(at)?.name, key_text(at)?))
-    });
+    let key = schema
+        .key()
+        .iter()
+        .filter_map(|&at| Some(format!("{}={}", schema.columns.get(at)?.name, key_text(at)?)));
     let key: Vec<_> = key.collect();
     if key.is_empty() { String::new() } else { format!(" of row {}", key.join(", ")) }
 }
@@ -397,7 +398,9 @@ pub fn shown(value: &Value<'_>) -> String {
         Value::Decimal(value) => value.to_string(),
         Value::Text(text) => shortened(text),
         Value::OwnedText(text) => shortened(text),
-        Value::Binary(bytes) => format!("x'{}'", super::connection::hex(bytes.get(..40).unwrap_or(bytes))),
+        Value::Binary(bytes) => {
+            format!("x'{}'", super::connection::hex(bytes.get(..40).unwrap_or(bytes)))
+        }
         Value::Date(day) => {
             let (year, month, day) = civil((*day).into());
             format!("{year:04}-{month:02}-{day:02}")

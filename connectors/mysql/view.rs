@@ -43,12 +43,13 @@ async fn open_maria(connection: &mut Connection) -> Result<Visible> {
         const STATUS: &str = "SHOW STATUS LIKE 'binlog_snapshot_%'";
         let rows = connection.rows("taking a view", STATUS).await?;
         let value = |name: &str| {
-            let row = rows.iter().find(|row| {
-                matches!(row.first(), Some(Some(found)) if found.eq_ignore_ascii_case(name))
-            });
+            let row = rows.iter().find(
+                |row| matches!(row.first(), Some(Some(found)) if found.eq_ignore_ascii_case(name)),
+            );
             row.and_then(|row| row.get(1).cloned().flatten()).unwrap_or_default()
         };
-        let seen = FilePlace::new(value("binlog_snapshot_file"), &value("binlog_snapshot_position"));
+        let seen =
+            FilePlace::new(value("binlog_snapshot_file"), &value("binlog_snapshot_position"));
         if seen.ok_or_else(|| fault::malformed("taking a view"))? >= end {
             let logged = logged(connection).await?;
             return Ok(Visible { visible, logged });

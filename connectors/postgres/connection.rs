@@ -18,10 +18,10 @@ use tokio_rustls::TlsConnector;
 
 use super::fault;
 use super::replication::Replication;
-use crate::socket::{Socket, Tcp, tune};
-use crate::tls::{self, Verify};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
+use crate::socket::{Socket, Tcp, tune};
+use crate::tls::{self, Verify};
 
 /// Settings that decide how values are written: the same on every connection, whatever the
 /// server, database or role has (a text must mean one value).

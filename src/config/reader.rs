@@ -38,7 +38,11 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn table<'a, 'd>(&mut self, place: &str, item: Item<'a, 'd>) -> Option<&'a DeTable<'d>> {
+    pub(super) fn table<'a, 'd>(
+        &mut self,
+        place: &str,
+        item: Item<'a, 'd>,
+    ) -> Option<&'a DeTable<'d>> {
         let table = item.get_ref().as_table();
         if table.is_none() {
             self.fault(item.span().start, format!("{place} is a table: write it as [{place}]"));

@@ -1,5 +1,5 @@
-//! What a user sees: scripts of ordinary life (`cases/*.sql`) in every mode on every server and
-//! store, the command line, and what goes wrong around a daemon.
+//! What a user sees: scripts of ordinary life (`cases/*.sql`, for MySQL and MariaDB `mysql/*.sql`)
+//! in every mode on every server and store, the command line, and what goes wrong around a daemon.
 
 mod cli;
 mod faults;
@@ -12,13 +12,14 @@ use crate::support::cases::{Adjust, Case};
 use crate::support::group::{Group, without_daemon};
 use crate::support::jobs::Job;
 use crate::support::modes::{Mode, State};
+use crate::support::script::Dialect;
 use crate::support::{Context, Res, Server, Store, long};
 
 /// Databases that share a daemon.
 const TOGETHER: usize = 5;
 
-fn load() -> Res<Vec<Arc<Case>>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/behavior/cases");
+fn load(folder: &str, dialect: Dialect) -> Res<Vec<Arc<Case>>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/behavior").join(folder);
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).context("the cases")? {
         paths.push(entry.context("the cases")?.path());
@@ -27,7 +28,7 @@ fn load() -> Res<Vec<Arc<Case>>> {
     let case = |path: &Path| {
         let id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let sql = std::fs::read_to_string(path).context(path.display())?;
-        Ok(Arc::new(Case::new(&id, &sql, None, Adjust::default())?))
+        Ok(Arc::new(Case::of(dialect, &id, &sql, None, Adjust::default())?))
     };
     paths.iter().map(|p| case(p)).collect()
 }
@@ -40,6 +41,7 @@ fn matrix() -> Vec<(Server, Store, Mode)> {
         for store in Store::ALL {
             for mode in Mode::FOUR {
                 let quick = match (server, store) {
+                    (Server::MySql | Server::MariaDb, _) => false,
                     (Server::Pg15, Store::Local) => true,
                     (Server::Pg18, Store::Local) => matches!(mode, Mode::Snapshot | Mode::Killed),
                     (Server::Pg15, Store::S3) => matches!(mode, Mode::Live),
@@ -56,9 +58,18 @@ fn matrix() -> Vec<(Server, Store, Mode)> {
 
 /// `behavior::pg18::s3::K::upserts` and so on. The state directory is deleted between the runs.
 pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
-    let cases = load()?;
-    let mut jobs = scripts_themselves(&cases, select);
-    for (server, store, mode) in matrix() {
+    let cases = load("cases", Dialect::Postgres)?;
+    let mut jobs = scripts_themselves(&cases, &Server::POSTGRES, select);
+    let mut runs: Vec<_> = matrix().into_iter().map(|at| (at, cases.clone())).collect();
+    for (server, dialect) in [(Server::MySql, Dialect::MySql), (Server::MariaDb, Dialect::MariaDb)]
+    {
+        let cases = load("mysql", dialect)?;
+        jobs.extend(scripts_themselves(&cases, &[server], select));
+        let modes = Mode::FOUR.into_iter().map(|mode| (server, Store::Local, mode));
+        let stores = [(server, Store::S3, Mode::Killed)].into_iter().filter(|_| long());
+        runs.extend(modes.chain(stores).map(|at| (at, cases.clone())));
+    }
+    for ((server, store, mode), cases) in runs {
         let name = |case: &Case| {
             format!("behavior::{}::{}::{}::{}", server.name(), store.name(), mode.name(), case.id)
         };
@@ -77,8 +88,12 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
 }
 
 /// `behavior::pg15::scripts`: the scripts run on the server as they are, without any daemon.
-fn scripts_themselves(cases: &[Arc<Case>], select: &dyn Fn(&str) -> bool) -> Vec<Job> {
-    let jobs = Server::POSTGRES.into_iter().filter_map(|server| {
+fn scripts_themselves(
+    cases: &[Arc<Case>],
+    servers: &[Server],
+    select: &dyn Fn(&str) -> bool,
+) -> Vec<Job> {
+    let jobs = servers.iter().filter_map(|&server| {
         let name = format!("behavior::{}::scripts", server.name());
         let cases = cases.to_vec();
         let run = move || -> Res<()> {

@@ -75,10 +75,9 @@ impl Database {
         if let Database::MySql(_) = self {
             for row in &mut lake.rows {
                 for (value, kind) in row.iter_mut().zip(&lake.types) {
-                    if matches!(kind.as_str(), "float" | "double") {
-                        let text = value.take();
-                        *value = text.map(|text| mysql::number(text.parse().ok(), &text));
-                    }
+                    let float = matches!(kind.as_str(), "float" | "double");
+                    let float = float.then_some(kind.as_str());
+                    *value = value.take().map(|text| mysql::settled(text, float));
                 }
             }
         }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use super::cases::Case;
 use super::compare::{self, Allow};
 use super::daemon::{Setup, Source, source_name};
+use super::database::Database;
 use super::jobs::Slots;
 use super::modes::{Mode, State, killing};
-use super::database::Database;
 use super::sessions::Sessions;
 use super::{Res, Server, Store, reader};
 
@@ -262,6 +262,14 @@ impl Run {
         for (schema, table) in self.case.tables() {
             let (as_named, name) = (self.db.schema(&schema).to_owned(), &self.source.name);
             let url = setup.lake.table_url(name, &as_named, &table);
+            let may_stop = self.case.adjust.may_stop.iter().find(|d| d.table == table);
+            if let Some(deviation) = may_stop
+                && deviation
+                    .observed(setup.status()?.table(name, &as_named, &table), &table)
+                    .is_ok()
+            {
+                continue;
+            }
             match self.case.deviation(&table) {
                 None => {
                     let source = self.db.source_rows(&schema, &table)?;

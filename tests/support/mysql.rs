@@ -68,9 +68,8 @@ impl My {
     }
 }
 
-type Answer<'a> = std::pin::Pin<
-    Box<dyn Future<Output = lakeward_connectors::Result<Vec<Row>>> + Send + 'a>,
->;
+type Answer<'a> =
+    std::pin::Pin<Box<dyn Future<Output = lakeward_connectors::Result<Vec<Row>>> + Send + 'a>>;
 
 /// A database of one test, dropped at the end.
 pub struct Database {
@@ -154,7 +153,8 @@ pub fn source_rows(my: &My, schema: &str, table: &str) -> Res<SourceTable> {
     let mut rows = my.rows(&format!("SELECT {} FROM {from}", texts.join(", ")))?;
     for row in &mut rows {
         for (value, (_, kind)) in row.iter_mut().zip(&columns) {
-            *value = value.take().map(|text| settled(text, kind));
+            let float = matches!(word(kind), "float" | "double");
+            *value = value.take().map(|text| settled(text, float.then_some(word(kind))));
         }
     }
     Ok(SourceTable { columns: columns.into_iter().map(|(name, _)| name).collect(), rows })
@@ -167,9 +167,9 @@ fn word(kind: &str) -> &str {
 fn as_text(name: &str, kind: &str) -> String {
     match word(kind) {
         _ if kind == "bit(1)" => format!("IF({name} IS NULL, NULL, IF({name}, 't', 'f'))"),
-        "bit" | "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" | "vector"
-        | "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring"
-        | "multipolygon" | "geomcollection" | "geometrycollection" => {
+        "bit" | "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob"
+        | "vector" | "geometry" | "point" | "linestring" | "polygon" | "multipoint"
+        | "multilinestring" | "multipolygon" | "geomcollection" | "geometrycollection" => {
             format!("CONCAT('\\\\x', LOWER(HEX({name})))")
         }
         "float" | "double" => format!("CONCAT({name} * 1e0)"),
@@ -179,24 +179,25 @@ fn as_text(name: &str, kind: &str) -> String {
     }
 }
 
-/// The text of a value as the reader of the lake writes it.
-fn settled(text: String, kind: &str) -> String {
-    let fraction = |text: &str| match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => text.to_owned(),
-    };
-    match word(kind) {
-        "datetime" => fraction(&text),
-        "timestamp" => format!("{}+00", fraction(&text)),
-        "float" => number(text.parse::<f64>().map(|v| f64::from(v as f32)).ok(), &text),
-        "double" => number(text.parse::<f64>().ok(), &text),
-        _ => text,
+/// The text of a value in a form that source and lake share: a float (told by its type) by its
+/// value, a moment without zeros at the end of its fraction and without its zone.
+pub fn settled(text: String, float: Option<&str>) -> String {
+    if let Some(kind) = float {
+        let value = match kind {
+            "float" => text.parse::<f32>().ok().map(f64::from),
+            _ => text.parse::<f64>().ok(),
+        };
+        return value.map_or(text, |value| format!("{value:?}"));
     }
-}
-
-/// A float by its value, whatever its text.
-pub fn number(value: Option<f64>, text: &str) -> String {
-    value.map_or_else(|| text.to_owned(), |value| format!("{value:?}"))
+    let bytes = text.as_bytes();
+    let is_moment = bytes.len() >= 19
+        && (bytes[4], bytes[7], bytes[10], bytes[13], bytes[16]) == (b'-', b'-', b' ', b':', b':');
+    let plain = text.strip_suffix("+00").unwrap_or(&text);
+    match is_moment && plain.contains('.') {
+        true => plain.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false if is_moment => plain.to_owned(),
+        false => text,
+    }
 }
 
 /// Whether the source has the rows that were recorded for the case.
@@ -213,8 +214,19 @@ pub fn recorded(db: &Database, schema: &str, table: &str, expected: &Value) -> R
     // As the recorder wrote them: bytes in hex, long values by length and MD5.
     let text = |(name, kind): &(String, String)| {
         let name = quoted(name);
-        let hex = ["binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "bit",
-            "geometry", "point", "geomcollection", "polygon"];
+        let hex = [
+            "binary",
+            "varbinary",
+            "tinyblob",
+            "blob",
+            "mediumblob",
+            "longblob",
+            "bit",
+            "geometry",
+            "point",
+            "geomcollection",
+            "polygon",
+        ];
         let text = match hex.contains(&word(kind)) {
             true => format!("CONCAT('0x', HEX({name}))"),
             false => format!("CAST({name} AS CHAR)"),
@@ -232,7 +244,8 @@ pub fn recorded(db: &Database, schema: &str, table: &str, expected: &Value) -> R
         Value::String(text) => Some(text.clone()),
         other => Some(other.to_string()),
     };
-    let want = rows.iter().map(|row| row.as_array().into_iter().flatten().map(value).collect::<Row>());
+    let want =
+        rows.iter().map(|row| row.as_array().into_iter().flatten().map(value).collect::<Row>());
     let shown = |row: Row| format!("{row:?}");
     let (mut want, mut have): (Vec<_>, Vec<_>) =
         (want.map(shown).collect(), have.into_iter().map(shown).collect());

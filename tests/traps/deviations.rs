@@ -2,6 +2,7 @@
 //! of the source"), case by case, with the reason. Nothing here ever allows a wrong row: a table
 //! that deviates is stopped with a reason, and what the lake holds of it is rows of the source.
 
+use crate::support::Server;
 use crate::support::cases::{Adjust, Deviation, Rule};
 
 fn stopped(table: &str, words: &[&str]) -> Vec<Deviation> {
@@ -64,6 +65,34 @@ pub fn adjust(id: &str) -> Adjust {
         },
         // The other table is busy and not captured.
         "PG-111" => Adjust { tables: &["public.t"], ..Adjust::default() },
+        _ => Adjust::default(),
+    }
+}
+
+/// As [`AS_TEXT`], of MySQL and MariaDB.
+pub const MYSQL_AS_TEXT: &[(&str, &[&str])] = &[("MY-052", &["d", "dt", "d6", "ts", "y"])];
+
+/// What differs on MySQL and MariaDB.
+pub fn adjust_mysql(id: &str, server: Server) -> Adjust {
+    match (id, server) {
+        // InnoDB carries out the actions below the log; MySQL from 9.6 on above it (Release Notes
+        // of 9.6, innodb_native_foreign_keys). Such tables are refused, with the reason.
+        ("MY-001", Server::MariaDb) => Adjust {
+            deviations: [stopped("c", &["foreign key"]), stopped("s", &["foreign key"])].concat(),
+            ..Adjust::default()
+        },
+        // What a session keeps out of the log no reader of the log can see (Reference Manual,
+        // "SET sql_log_bin Statement"); before the first start it is read as all rows are.
+        ("MY-010", _) => Adjust { unlogged: true, ..Adjust::default() },
+        // The log holds what changed inside of the value; the table stops and says so, and the next
+        // start reads it again.
+        ("MY-012", _) => Adjust { may_stop: stopped("t", &["JSON"]), ..Adjust::default() },
+        // The collation's tables are not followed beyond ASCII: the table stops and says which key.
+        ("MY-041", _) => Adjust { deviations: stopped("t", &["ASCII"]), ..Adjust::default() },
+        // A zero date is no date: the table stops, and says which value of which column.
+        ("MY-052", _) => Adjust { deviations: stopped("t", &["zero"]), ..Adjust::default() },
+        // The history is among the rows of the log.
+        ("MY-066", _) => Adjust { deviations: stopped("t", &["versioning"]), ..Adjust::default() },
         _ => Adjust::default(),
     }
 }

@@ -1,4 +1,4 @@
-//! The traps of change data capture with recorded answers (`tests/traps/pg`): each case in its
+//! The traps of change data capture with recorded answers (`tests/traps/{pg,my}`): each case in its
 //! own database, in every mode, many databases to one daemon.
 
 mod deviations;
@@ -10,26 +10,55 @@ use crate::support::cases::Case;
 use crate::support::group::Group;
 use crate::support::jobs::Job;
 use crate::support::modes::{Mode, State};
+use crate::support::script::Dialect;
 use crate::support::{Context, Res, Server, Store, long};
 
 /// Databases that share a daemon.
 const TOGETHER: usize = 6;
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/traps/pg")
-}
-
-fn load() -> Res<Vec<Arc<Case>>> {
+fn scripts(folder: &str) -> Res<Vec<PathBuf>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/traps").join(folder);
     let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder()).context("the traps")? {
+    for entry in std::fs::read_dir(folder).context("the traps")? {
         let path = entry.context("the traps")?.path();
         if path.extension().is_some_and(|e| e == "sql") {
             paths.push(path);
         }
     }
     paths.sort();
+    Ok(paths)
+}
+
+/// Those of a MySQL or MariaDB server.
+fn load_mysql(server: Server) -> Res<Vec<Arc<Case>>> {
+    let (dialect, rows) = match server {
+        Server::MariaDb => (Dialect::MariaDb, "mariadb.json"),
+        _ => (Dialect::MySql, "json"),
+    };
     let mut cases = Vec::new();
-    for path in paths {
+    for path in scripts("my")? {
+        let id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let read = |p: &Path| std::fs::read_to_string(p).context(p.display());
+        let rows = path.with_extension(rows);
+        // What only the other server has wasn't recorded for this one.
+        if !rows.exists() {
+            continue;
+        }
+        let (sql, rows) = (read(&path)?, read(&rows)?);
+        let adjust = deviations::adjust_mysql(&id, server);
+        cases.push(Arc::new(Case::of(dialect, &id, &sql, Some(&rows), adjust)?));
+        if let Some((_, columns)) = deviations::MYSQL_AS_TEXT.iter().find(|(name, _)| *name == id) {
+            let adjust = deviations::adjust_as_text(columns);
+            let id = format!("{id}t");
+            cases.push(Arc::new(Case::of(dialect, &id, &sql, Some(&rows), adjust)?));
+        }
+    }
+    Ok(cases)
+}
+
+fn load() -> Res<Vec<Arc<Case>>> {
+    let mut cases = Vec::new();
+    for path in scripts("pg")? {
         let id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let read = |p: &Path| std::fs::read_to_string(p).context(p.display());
         let (sql, rows) = (read(&path)?, read(&path.with_extension("json"))?);
@@ -76,14 +105,36 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
             jobs.push(Job { names, run: Box::new(move || group.run()) });
         }
     }
-    jobs.extend(scripts_themselves(&cases, select));
+    jobs.extend(scripts_themselves(&cases, &Server::POSTGRES, select));
+    for server in Server::MYSQL {
+        let cases = load_mysql(server)?;
+        for mode in Mode::FOUR {
+            let name = |case: &Case| {
+                format!("traps::{}::local::{}::{}", server.name(), mode.name(), case.id)
+            };
+            let runs = |case: &Case| !(case.adjust.unlogged && mode != Mode::Snapshot);
+            let chosen = cases.iter().filter(|c| runs(c) && select(&name(c)));
+            let chosen: Vec<_> = chosen.cloned().collect();
+            for cases in chosen.chunks(TOGETHER) {
+                let names = cases.iter().map(|c| name(c)).collect();
+                let (store, state) = (Store::Local, State::Kept);
+                let group = Group { server, store, mode, state, cases: cases.to_vec() };
+                jobs.push(Job { names, run: Box::new(move || group.run()) });
+            }
+        }
+        jobs.extend(scripts_themselves(&cases, &[server], select));
+    }
     Ok(jobs)
 }
 
 /// `traps::pg15::recorded`: without any daemon, every script does to this server what it did to
 /// the server it was recorded on. A failure here is one of the harness.
-fn scripts_themselves(cases: &[Arc<Case>], select: &dyn Fn(&str) -> bool) -> Vec<Job> {
-    let jobs = Server::POSTGRES.into_iter().filter_map(|server| {
+fn scripts_themselves(
+    cases: &[Arc<Case>],
+    servers: &[Server],
+    select: &dyn Fn(&str) -> bool,
+) -> Vec<Job> {
+    let jobs = servers.iter().filter_map(|&server| {
         let name = format!("traps::{}::recorded", server.name());
         let cases = cases.to_vec();
         select(&name).then(|| Job::single(name, move || recorded(server, &cases)))

@@ -166,7 +166,8 @@ pub async fn indexes(
         };
         let usable = prefix.is_none() && nullable.as_deref() != Some("YES");
         let part = column.filter(|_| usable);
-        let (indexes, name) = (found.entry(id(schema, table)).or_default(), index.unwrap_or_default());
+        let (indexes, name) =
+            (found.entry(id(schema, table)).or_default(), index.unwrap_or_default());
         match indexes.last_mut().filter(|last| last.name == name) {
             Some(last) => last.parts.push(part),
             None => indexes.push(IndexRow { name, parts: vec![part] }),

@@ -19,17 +19,38 @@ fn transactions_come_whole_and_in_order() {
     on_servers("order", |bed| async move {
         let table = "CREATE TABLE t (id int primary key, v varchar(20))";
         let (mut admin, mut source, mut stream) = scene(&bed, &[table]).await;
-        run(&mut admin, &[
-            "BEGIN", "INSERT INTO t VALUES (1,'a'),(2,NULL)", "UPDATE t SET v='b' WHERE id=1",
-            "SAVEPOINT s", "DELETE FROM t", "ROLLBACK TO s", "UPDATE t SET id=3 WHERE id=1", "COMMIT",
-            "DELETE FROM t WHERE id=2", "TRUNCATE t",
-        ]).await;
+        run(
+            &mut admin,
+            &[
+                "BEGIN",
+                "INSERT INTO t VALUES (1,'a'),(2,NULL)",
+                "UPDATE t SET v='b' WHERE id=1",
+                "SAVEPOINT s",
+                "DELETE FROM t",
+                "ROLLBACK TO s",
+                "UPDATE t SET id=3 WHERE id=1",
+                "COMMIT",
+                "DELETE FROM t WHERE id=2",
+                "TRUNCATE t",
+            ],
+        )
+        .await;
         let mut said = Said::default();
         said.read(&mut stream, |said| commits(said) == 3).await;
-        assert_eq!(said.lines, [
-            "insert Int(1) Text(\"a\")", "insert Int(2) Null", "update Int(1) Text(\"b\")",
-            "update moved Int(3) Text(\"b\")", "commit", "delete 2", "commit", "truncate t", "commit",
-        ]);
+        assert_eq!(
+            said.lines,
+            [
+                "insert Int(1) Text(\"a\")",
+                "insert Int(2) Null",
+                "update Int(1) Text(\"b\")",
+                "update moved Int(3) Text(\"b\")",
+                "commit",
+                "delete 2",
+                "commit",
+                "truncate t",
+                "commit",
+            ]
+        );
         // Another connection goes on from any position between transactions.
         let position = said.position.clone().unwrap();
         run(&mut admin, &["INSERT INTO t VALUES (9,'z')"]).await;
@@ -45,15 +66,23 @@ fn transactions_come_whole_and_in_order() {
 #[test]
 fn images_may_leave_columns_out() {
     on_servers("image", |bed| async move {
-        let table = "CREATE TABLE t (id int primary key, a varchar(10), b text, c varchar(10) default 'd')";
+        let table =
+            "CREATE TABLE t (id int primary key, a varchar(10), b text, c varchar(10) default 'd')";
         let (mut admin, _source, mut stream) = scene(&bed, &[table]).await;
-        run(&mut admin, &[
-            "INSERT INTO t VALUES (1,'a','b','c'),(2,'a','b','c')",
-            "SET SESSION binlog_row_image='MINIMAL'", "UPDATE t SET a='x' WHERE id=1",
-            "UPDATE t SET id=5 WHERE id=1", "DELETE FROM t WHERE id=2",
-            "INSERT INTO t (id, a) VALUES (7, 'n')",
-            "SET SESSION binlog_row_image='NOBLOB'", "UPDATE t SET a='y' WHERE id=5",
-        ]).await;
+        run(
+            &mut admin,
+            &[
+                "INSERT INTO t VALUES (1,'a','b','c'),(2,'a','b','c')",
+                "SET SESSION binlog_row_image='MINIMAL'",
+                "UPDATE t SET a='x' WHERE id=1",
+                "UPDATE t SET id=5 WHERE id=1",
+                "DELETE FROM t WHERE id=2",
+                "INSERT INTO t (id, a) VALUES (7, 'n')",
+                "SET SESSION binlog_row_image='NOBLOB'",
+                "UPDATE t SET a='y' WHERE id=5",
+            ],
+        )
+        .await;
         let mut said = Said::default();
         said.read(&mut stream, |said| commits(said) == 6).await;
         let text = |text: &str| format!("Text({text:?})");
@@ -73,13 +102,24 @@ fn compressed_logs_are_expanded() {
         let (mut admin, _source, mut stream) = scene(&bed, &[table]).await;
         let (on, off) = match bed.flavor {
             Flavor::MySql => ("SET SESSION binlog_transaction_compression = ON", "DO 1"),
-            Flavor::MariaDb => ("SET GLOBAL log_bin_compress = ON", "SET GLOBAL log_bin_compress = OFF"),
+            Flavor::MariaDb => {
+                ("SET GLOBAL log_bin_compress = ON", "SET GLOBAL log_bin_compress = OFF")
+            }
         };
         run(&mut admin, &[on, "BEGIN"]).await;
         for id in 0..300 {
             run(&mut admin, &[&format!("INSERT INTO t VALUES ({id}, repeat('x', 1000))")]).await;
         }
-        run(&mut admin, &["UPDATE t SET v = repeat('y', 2000) WHERE id < 200", "DELETE FROM t WHERE id > 250", "COMMIT", off]).await;
+        run(
+            &mut admin,
+            &[
+                "UPDATE t SET v = repeat('y', 2000) WHERE id < 200",
+                "DELETE FROM t WHERE id > 250",
+                "COMMIT",
+                off,
+            ],
+        )
+        .await;
         let mut said = Said::default();
         said.read(&mut stream, |said| commits(said) == 1).await;
         assert_eq!(said.lines.len(), 300 + 200 + 49 + 1);
@@ -96,7 +136,10 @@ fn definitions_are_followed_or_the_table_is_read_again() {
         said.read(&mut stream, |said| commits(said) == 1).await;
         run(&mut admin, &["INSERT INTO t VALUES (1, 2, 'x')"]).await;
         said.read(&mut stream, |said| commits(said) == 2).await;
-        assert_eq!(said.lines, ["schema 3", "commit", "insert Int(1) Int(2) Text(\"x\")", "commit"]);
+        assert_eq!(
+            said.lines,
+            ["schema 3", "commit", "insert Int(1) Int(2) Text(\"x\")", "commit"]
+        );
         run(&mut admin, &["ALTER TABLE t ADD COLUMN m int NOT NULL DEFAULT 7"]).await;
         said.read(&mut stream, |said| commits(said) == 3).await;
         assert!(said.has("lost t: its definition was changed"), "{:#?}", said.lines);
@@ -111,7 +154,11 @@ fn a_statement_in_the_log_is_no_change_that_is_passed_over() {
     on_servers("statement", |bed| async move {
         let tables = ["CREATE TABLE t (id int primary key, a int)", "CREATE TABLE u LIKE t"];
         let (mut admin, _source, mut stream) = scene(&bed, &tables).await;
-        run(&mut admin, &["SET SESSION binlog_format = 'STATEMENT'", "INSERT INTO t VALUES (1, 1)"]).await;
+        run(
+            &mut admin,
+            &["SET SESSION binlog_format = 'STATEMENT'", "INSERT INTO t VALUES (1, 1)"],
+        )
+        .await;
         let mut said = Said::default();
         said.read(&mut stream, |said| commits(said) == 1).await;
         assert!(said.has("lost t: it was changed by a statement"), "{:#?}", said.lines);
@@ -157,7 +204,10 @@ fn what_a_view_sees_is_never_more_than_it_says() {
             for (gtid, row) in &inserted {
                 let seen = chunk.rows.contains(row);
                 assert!(seen || !chunk.view.sees(gtid), "{gtid} is said to be seen and is not");
-                assert!(!seen || chunk.high.contains(gtid), "{gtid} is seen, and above the high mark");
+                assert!(
+                    !seen || chunk.high.contains(gtid),
+                    "{gtid} is seen, and above the high mark"
+                );
             }
         }
     });
@@ -214,7 +264,14 @@ fn a_purged_log_is_a_gap() {
         let last = logs.last().unwrap()[0].clone().unwrap();
         // The server keeps a file that a reader still has open; ours is closed soon.
         for _ in 0..50 {
-            run(&mut admin, &["INSERT INTO t SELECT MAX(id) + 1 FROM t", &format!("PURGE BINARY LOGS TO '{last}'")]).await;
+            run(
+                &mut admin,
+                &[
+                    "INSERT INTO t SELECT MAX(id) + 1 FROM t",
+                    &format!("PURGE BINARY LOGS TO '{last}'"),
+                ],
+            )
+            .await;
             let logs = admin.rows("a test", "SHOW BINARY LOGS").await.unwrap();
             if logs[0][0].as_ref() == Some(&last) {
                 break;

@@ -42,7 +42,6 @@ impl Bed {
         admin.run("a test", &format!("USE {}", self.name)).await.unwrap();
         admin
     }
-
 }
 
 pub async fn run(connection: &mut Connection, statements: &[&str]) {
@@ -58,10 +57,9 @@ pub fn on_servers<F: Future<Output = ()>>(label: &str, test: impl Fn(Arc<Bed>) -
     static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    for (variable, flavor) in [
-        ("LAKEWARD_TEST_MYSQL_URL", Flavor::MySql),
-        ("LAKEWARD_TEST_MARIADB_URL", Flavor::MariaDb),
-    ] {
+    for (variable, flavor) in
+        [("LAKEWARD_TEST_MYSQL_URL", Flavor::MySql), ("LAKEWARD_TEST_MARIADB_URL", Flavor::MariaDb)]
+    {
         let url = std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set"));
         let name = format!("lwt{}_{label}", std::process::id());
         let bed = Arc::new(Bed { flavor, name, url });
@@ -166,7 +164,10 @@ pub fn shown(batch: &Batch) -> Vec<String> {
             if batch.is_unchanged(at, row) {
                 return "Unchanged".to_owned();
             }
-            format!("{:?}", value_at(&column.kind, batch.columns.column(at).as_ref(), row as usize).unwrap())
+            format!(
+                "{:?}",
+                value_at(&column.kind, batch.columns.column(at).as_ref(), row as usize).unwrap()
+            )
         };
         batch.schema.columns.iter().enumerate().map(value).collect::<Vec<_>>().join(" ")
     };

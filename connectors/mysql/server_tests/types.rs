@@ -17,7 +17,10 @@ const COMMON: &[(&str, &[&str])] = &[
     ("bigint unsigned", &["18446744073709551615", "9223372036854775808"]),
     ("decimal(10,2)", &["-12345678.90", "0.05"]),
     ("decimal(38,30)", &["12345678.000000000000000000000000000001", "-0.1"]),
-    ("decimal(65,30)", &["-99999999999999999999999999999999999.999999999999999999999999999999", "0"]),
+    (
+        "decimal(65,30)",
+        &["-99999999999999999999999999999999999.999999999999999999999999999999", "0"],
+    ),
     ("decimal(9,9)", &["0.123456789", "-0.000000001"]),
     ("float", &["0.1", "-3.4028235e38", "1.17549435e-38", "16777217"]),
     ("double", &["0.30000000000000004", "-1.7976931348623157e308", "5e-324", "-0e0"]),
@@ -60,26 +63,32 @@ const COMMON: &[(&str, &[&str])] = &[
     ("int as (2 + 2) virtual", &["default"]),
 ];
 
-const MYSQL: &[(&str, &[&str])] = &[(
-    "json",
-    &[
-        r#"'{"a": 1, "bc": [true, null, "x\\u0001\\n\\"é😀"], "d": {"e": {}}, "f": []}'"#,
-        "'[1.0, -0.5, 1e20, 1e15, 1e14, 123456789012345680, 1.5e-10, 1e-15, 1e-16, 5e-324, 1.7976931348623157e308]'",
-        "'[18446744073709551615, -9223372036854775808, 65535, 65536, -32768, -32769, 2147483648]'",
-        "json_array(cast('2024-02-29 10:00:00.5' as datetime(6)), cast('10:00:00' as time), \
+const MYSQL: &[(&str, &[&str])] = &[
+    (
+        "json",
+        &[
+            r#"'{"a": 1, "bc": [true, null, "x\\u0001\\n\\"é😀"], "d": {"e": {}}, "f": []}'"#,
+            "'[1.0, -0.5, 1e20, 1e15, 1e14, 123456789012345680, 1.5e-10, 1e-15, 1e-16, 5e-324, 1.7976931348623157e308]'",
+            "'[18446744073709551615, -9223372036854775808, 65535, 65536, -32768, -32769, 2147483648]'",
+            "json_array(cast('2024-02-29 10:00:00.5' as datetime(6)), cast('10:00:00' as time), \
          cast('-10:00:00.25' as time(2)), cast('2024-02-29' as date), cast(1.50 as decimal(10,2)), \
          cast(-0.05 as decimal(40,20)))",
-        "json_array(repeat('x', 70000), 1, 2147483647, 4294967295)",
-        "json_object('key', repeat('y', 70000), 'n', 70000, 'b', true)",
-        "'\"text\"'",
-        "'7'",
-        "'null'",
-    ],
-), ("vector(3)", &["string_to_vector('[1,2,3]')"])];
+            "json_array(repeat('x', 70000), 1, 2147483647, 4294967295)",
+            "json_object('key', repeat('y', 70000), 'n', 70000, 'b', true)",
+            "'\"text\"'",
+            "'7'",
+            "'null'",
+        ],
+    ),
+    ("vector(3)", &["string_to_vector('[1,2,3]')"]),
+];
 
 const MARIADB: &[(&str, &[&str])] = &[
     ("uuid", &["'123e4567-e89b-12d3-a456-426655440000'", "'00000000-0000-0000-0000-000000000000'"]),
-    ("inet6", &["'2001:db8::ff00:42:8329'", "'::ffff:192.0.2.128'", "'::'", "'::1'", "'::1.2.3.4'"]),
+    (
+        "inet6",
+        &["'2001:db8::ff00:42:8329'", "'::ffff:192.0.2.128'", "'::'", "'::1'", "'::1.2.3.4'"],
+    ),
     ("inet4", &["'192.0.2.128'", "'0.0.0.0'"]),
     ("json", &["'{\"b\": 1,  \"a\":2}'"]),
 ];
@@ -92,7 +101,8 @@ fn stream_and_snapshot_say_the_same() {
         let mut admin = bed.admin().await;
         let defined: Vec<_> =
             columns.iter().enumerate().map(|(at, (kind, _))| format!("c{at} {kind}")).collect();
-        run(&mut admin, &[&format!("CREATE TABLE t (id int primary key, {})", defined.join(", "))]).await;
+        run(&mut admin, &[&format!("CREATE TABLE t (id int primary key, {})", defined.join(", "))])
+            .await;
         let longest = columns.iter().map(|(_, values)| values.len()).max().unwrap();
         let insert = |from: usize, row: usize| {
             let value = |(kind, values): &&(&str, &[&str])| match values.get(row) {
@@ -108,24 +118,31 @@ fn stream_and_snapshot_say_the_same() {
         }
         let mut source = MySql::new(bed.options()).unwrap();
         let mut stream = follow(&mut source).await;
+        // A row that is replaced by its like is not in the log.
+        run(&mut admin, &["DELETE FROM t"]).await;
         for row in 0..=longest {
-            run(&mut admin, &[&insert(0, row).replacen("INSERT", "REPLACE", 1)]).await;
+            run(&mut admin, &[&insert(0, row)]).await;
         }
         let mut said = Said::default();
         let commits = |said: &Said| said.lines.iter().filter(|line| *line == "commit").count();
-        said.read(&mut stream, |said| commits(said) > longest).await;
+        said.read(&mut stream, |said| commits(said) == longest + 2).await;
         let table = tables(&mut source).await["t"].clone();
         let mut reader = source.reader(1 << 20).await.unwrap();
         let read = chunk(&mut reader, &table, Rows::Next(Range::default())).await.unwrap();
         assert!(said.position.as_ref().unwrap().covers(&read.high));
         assert_eq!(read.rows.len(), longest + 1);
         let mut live: Vec<_> = said.lines.iter().filter(|line| *line != "commit").collect();
-        live.retain(|line| line.starts_with("insert") || line.starts_with("update"));
+        live.retain(|line| line.starts_with("insert"));
         assert_eq!(live.len(), longest + 1, "{:#?}", said.lines);
         for (live, read) in live.iter().zip(&read.rows) {
             let (live, read) = (live.split_once(' ').unwrap().1, read.split_once(' ').unwrap().1);
             if live != read {
-                panic!("{:?}\nlive {}\nread {}", bed.flavor, first_difference(live, read), first_difference(read, live));
+                panic!(
+                    "{:?}\nlive {}\nread {}",
+                    bed.flavor,
+                    first_difference(live, read),
+                    first_difference(read, live)
+                );
             }
         }
     });
@@ -133,7 +150,8 @@ fn stream_and_snapshot_say_the_same() {
 
 fn first_difference<'a>(a: &'a str, b: &str) -> &'a str {
     let at = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
-    let from = (0..=at.saturating_sub(60)).rev().find(|from| a.is_char_boundary(*from)).unwrap_or(0);
+    let from =
+        (0..=at.saturating_sub(60)).rev().find(|from| a.is_char_boundary(*from)).unwrap_or(0);
     let to = (at + 60..=a.len().max(at + 60)).find(|to| a.is_char_boundary(*to)).unwrap_or(a.len());
     a.get(from..to.min(a.len())).unwrap_or(a)
 }

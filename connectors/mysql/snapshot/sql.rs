@@ -96,8 +96,10 @@ impl Select<'_> {
     /// A comparison of the key with a bound. The server walks its index for the first column's part
     /// of it; a comparison of rows it would work out for every row.
     fn bound(&self, key: &KeyText, beyond: &str, from: &str, inclusive: bool) -> String {
-        let parts: Vec<_> =
-            self.key().map(|(part, name, column)| (name, constant(column, key.get(part)))).collect();
+        let parts: Vec<_> = self
+            .key()
+            .map(|(part, name, column)| (name, constant(column, key.get(part))))
+            .collect();
         let mut condition = String::new();
         for (at, (name, value)) in parts.iter().enumerate().rev() {
             let last = at + 1 == parts.len();
@@ -214,7 +216,10 @@ mod tests {
         assert_eq!(of("bit(1)", "true"), "1");
         let latin = of("varchar(9)\ncollate latin1_swedish_ci", "é");
         assert_eq!(latin, "CONVERT(_utf8mb4 x'c3a9' USING latin1) COLLATE latin1_swedish_ci");
-        assert_eq!(of("timestamp", "2024-01-01 00:00:00.000000+00").len(), "_utf8mb4 x''".len() + 52);
+        assert_eq!(
+            of("timestamp", "2024-01-01 00:00:00.000000+00").len(),
+            "_utf8mb4 x''".len() + 52
+        );
         // What is no number is no part of a statement.
         assert_eq!(of("int", "1 or 1"), "_utf8mb4 x'31206f722031'");
     }

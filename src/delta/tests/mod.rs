@@ -30,7 +30,14 @@ use crate::collapse::{Cell, Collapsed, NewRow, Removal};
 
 /// A column without anything particular about it.
 pub(super) fn column(id: u32, name: &str, kind: Type) -> Column {
-    Column { id, name: name.to_owned(), source_type: format!("{kind:?}"), kind, missing: None, compare: Compare::EXACT }
+    Column {
+        id,
+        name: name.to_owned(),
+        source_type: format!("{kind:?}"),
+        kind,
+        missing: None,
+        compare: Compare::EXACT,
+    }
 }
 
 /// A table of those columns.
