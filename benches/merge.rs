@@ -82,6 +82,7 @@ async fn main() -> Res {
         let lake = open(here.path())?;
         let start = Measure::start();
         let mut table = Table::open(&lake, PATH).await?.ok_or("no table")?;
+        table.set_merge(Merge::DeletionVectors);
         let batch = bench.updates(1, false)?;
         table.apply(&collapse(vec![batch])?).await?;
         start.end(what, &table);

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::buffer::Changes;
-use crate::delta::{Lake, Merge};
+use crate::delta::Lake;
 use crate::epoch::{Member, Roster, State};
 use crate::metrics::Meter;
 use crate::planted::{self, Bug};

@@ -22,8 +22,8 @@ use crate::planted::{self, Bug};
 mod maintain;
 mod slot;
 
-pub use slot::{Cadence, Merging};
 use slot::Slot;
+pub use slot::{Cadence, Merging};
 
 /// How many tables commit at a time.
 const COMMITS_AT_ONCE: usize = 8;

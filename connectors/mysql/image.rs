@@ -307,7 +307,7 @@ fn digits(bytes: &[u8], precision: usize, scale: usize) -> Option<(String, Strin
     };
     let (mut whole, mut fraction) = (String::new(), String::new());
     let before = precision - scale;
-    if before % 9 > 0 {
+    if !before.is_multiple_of(9) {
         group(before % 9, &mut whole)?;
     }
     for _ in 0..before / 9 {
@@ -316,7 +316,7 @@ fn digits(bytes: &[u8], precision: usize, scale: usize) -> Option<(String, Strin
     for _ in 0..scale / 9 {
         group(9, &mut fraction)?;
     }
-    if scale % 9 > 0 {
+    if !scale.is_multiple_of(9) {
         group(scale % 9, &mut fraction)?;
     }
     // Zero has no sign.
@@ -411,7 +411,7 @@ fn time(logged: Logged, bytes: &[u8]) -> Option<(bool, Time)> {
     let negative = number < 0;
     let number = number.unsigned_abs();
     let (whole, fraction) = (number >> fraction_bits, number & ((1 << fraction_bits) - 1));
-    Some((negative, unpacked_time(whole << 24 | fraction * unit)))
+    Some((negative, unpacked_time((whole << 24) | (fraction * unit))))
 }
 
 #[cfg(test)]

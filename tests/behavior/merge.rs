@@ -1,7 +1,7 @@
 //! Both ways of merging lead to the same rows, and a table goes from one to the other.
 
 use crate::support::jobs::Job;
-use crate::support::scene::{Scene, Test, check, trials};
+use crate::support::scene::{DELETION_VECTORS, Scene, Test, check, trials};
 use crate::support::{Context, Res, Server, Store};
 
 const TESTS: &[Test] = &[("deletion_vectors", deletion_vectors), ("to_and_fro", to_and_fro)];
@@ -34,7 +34,13 @@ fn vectors(scene: &Scene, table: &str) -> Res<usize> {
 }
 
 fn deletion_vectors(server: Server) -> Res<()> {
-    let scene = Scene::marking(server, Store::Local, "merge", TABLES, &["t", "k"])?;
+    let scene = Scene::with(
+        server,
+        Store::Local,
+        "merge",
+        TABLES,
+        &[("t", DELETION_VECTORS), ("k", DELETION_VECTORS)],
+    )?;
     scene.run_until_current()?;
     for n in 0..4 {
         change(&scene, n)?;
@@ -48,8 +54,9 @@ fn deletion_vectors(server: Server) -> Res<()> {
 fn to_and_fro(server: Server) -> Res<()> {
     let mut scene = Scene::new(server, Store::Local, "to_and_fro", TABLES)?;
     for n in 0..4 {
-        let marked = if n % 2 == 1 { vec!["public.t".to_owned()] } else { Vec::new() };
-        scene.setup.sources.iter_mut().for_each(|source| source.marked.clone_from(&marked));
+        let line = ("public.t".to_owned(), DELETION_VECTORS.to_owned());
+        let settings = if n % 2 == 1 { vec![line] } else { Vec::new() };
+        scene.setup.sources.iter_mut().for_each(|source| source.settings.clone_from(&settings));
         scene.setup.write_config()?;
         change(&scene, n)?;
         scene.run_until_current()?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::daemon::Daemon;
 use crate::support::jobs::Job;
-use crate::support::scene::{Scene, check};
+use crate::support::scene::{DELETION_VECTORS, Scene, check};
 use crate::support::{Res, Server, Store, long};
 use steps::{Histogram, Step, step};
 use writer::{SCHEMA, Sent, TABLES, ledger_exact};
@@ -84,9 +84,18 @@ fn run(plan: Plan, name: &str) -> Res<()> {
     Ok(())
 }
 
+/// Every way of taking up changes: at once or staged, by rewriting or by deletion vectors.
+const MERGING: &[(&str, &str)] = &[
+    ("upsert", DELETION_VECTORS),
+    ("other", "merge_interval = \"700ms\""),
+    ("keyless", DELETION_VECTORS),
+    ("keyless", "merge_interval = \"300ms\""),
+    ("big_text", "merge_interval = \"1s\""),
+];
+
 fn round(plan: Plan, number: usize, histogram: &mut Histogram) -> Res<()> {
     let label = format!("kill_{:?}_{number}", plan.kind);
-    let scene = Scene::new(plan.server, plan.store, &label, SCHEMA)?;
+    let scene = Scene::with(plan.server, plan.store, &label, SCHEMA, MERGING)?;
     match plan.kind {
         Kind::Stream => scene.run_until_current()?,
         Kind::Snapshot => grow(&scene)?,

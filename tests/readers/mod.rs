@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::support::jobs::Job;
 use crate::support::reader::{python, script};
-use crate::support::scene::{Scene, check};
+use crate::support::scene::{DELETION_VECTORS, Scene, check};
 use crate::support::{Context, Res, Server, Store, shortened, tail, until};
 
 const READERS: &[(&str, &str)] = &[
@@ -92,7 +92,8 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Vec<Job> {
 }
 
 fn everything(readers: &[(&str, &str)]) -> Res<Vec<Res<()>>> {
-    let scene = Scene::marking(Server::Pg15, Store::Local, "readers", SCHEMA, &[MARKED])?;
+    let scene =
+        Scene::with(Server::Pg15, Store::Local, "readers", SCHEMA, &[(MARKED, DELETION_VECTORS)])?;
     change(&scene)?;
     // The rows are the source's, as DuckDB sees them; then everyone has to see the same.
     scene.all_equal(TABLES)?;

@@ -24,15 +24,15 @@ pub struct Source {
     pub tables: Vec<String>,
     /// (`schema.table`, columns)
     pub text_columns: Vec<(String, Vec<String>)>,
-    /// Tables (`schema.table`) that are merged by deletion vectors.
-    pub marked: Vec<String>,
+    /// (`schema.table`, a line of its section)
+    pub settings: Vec<(String, String)>,
 }
 
 impl Source {
     pub fn new(name: &str, url: &str) -> Source {
         let tables = vec!["public.*".to_owned()];
         let (name, url) = (name.to_owned(), url.to_owned());
-        Source { name, url, tables, text_columns: Vec::new(), marked: Vec::new() }
+        Source { name, url, tables, text_columns: Vec::new(), settings: Vec::new() }
     }
 
     pub fn slot(&self) -> String {
@@ -228,8 +228,8 @@ fn write_source(toml: &mut String, source: &Source) {
     for (table, columns) in &source.text_columns {
         *settings.entry(table).or_default() += &format!("text_columns = {columns:?}\n");
     }
-    for table in &source.marked {
-        *settings.entry(table).or_default() += "merge = \"deletion-vectors\"\n";
+    for (table, line) in &source.settings {
+        *settings.entry(table).or_default() += &format!("{line}\n");
     }
     for (table, lines) in settings {
         write!(toml, "[source.{name}.table.{table:?}]\n{lines}").expect("a String takes all");

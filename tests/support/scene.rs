@@ -8,6 +8,9 @@ use super::jobs::{Job, Slots};
 use super::postgres::{Database, Pg};
 use super::{Res, Server, Store};
 
+/// A line of a table's section.
+pub const DELETION_VECTORS: &str = "merge = \"deletion-vectors\"";
+
 pub const CURRENT: Duration = Duration::from_secs(90);
 
 pub struct Scene {
@@ -22,16 +25,16 @@ pub struct Scene {
 impl Scene {
     /// A database made by `sql`, captured whole.
     pub fn new(server: Server, store: Store, label: &str, sql: &str) -> Res<Scene> {
-        Scene::marking(server, store, label, sql, &[])
+        Scene::with(server, store, label, sql, &[])
     }
 
-    /// The same, with some of the tables merged by deletion vectors.
-    pub fn marking(
+    /// The same, with lines of the sections of some of the tables.
+    pub fn with(
         server: Server,
         store: Store,
         label: &str,
         sql: &str,
-        marked: &[&str],
+        settings: &[(&str, &str)],
     ) -> Res<Scene> {
         let slots = Slots::take(server, 1);
         let label = format!("{label}_{}", store.name());
@@ -39,8 +42,10 @@ impl Scene {
         let pg = db.connect()?;
         pg.exec(sql)?;
         let source = source_name(server, &label);
-        let marked = marked.iter().map(|table| format!("public.{table}")).collect();
-        let configured = Source { marked, ..Source::new(&source, &db.url) };
+        let settings =
+            settings.iter().map(|(table, line)| (format!("public.{table}"), (*line).to_owned()));
+        let settings = settings.collect();
+        let configured = Source { settings, ..Source::new(&source, &db.url) };
         let setup = Setup::new(store, &source, vec![configured])?;
         Ok(Scene { db, pg, setup, source, _slots: slots })
     }
