@@ -206,6 +206,12 @@ mod tests {
         let config = Config::parse(&of("deletion-vectors"), |_| Some(String::new())).unwrap();
         let merge: Vec<_> = config.sources["shop"].per_table.merge.values().collect();
         assert_eq!(merge, [&Merge::DeletionVectors]);
+        let interval =
+            format!("{GOOD}[source.shop.table.\"public.t\"]\nmerge_interval = \"90s\"\n");
+        let config = Config::parse(&interval, |_| Some(String::new())).unwrap();
+        let intervals: Vec<_> = config.sources["shop"].per_table.merge_interval.values().collect();
+        assert_eq!(intervals, [&Duration::from_secs(90)]);
+        assert_eq!(faults(&interval.replace("90s", "often"))[0].0, 5);
         let found = faults(&of("append"));
         assert_eq!(found[0].0, 5);
         assert!(found[0].1.contains("\"deletion-vectors\""), "{found:?}");

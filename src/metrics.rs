@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::pipeline::now_ms;
+use crate::writer::Size;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OfSource {
@@ -52,6 +53,9 @@ struct Families {
     snapshot_rows: Family<OfTable, Gauge>,
     rows: Family<OfTable, Gauge>,
     files: Family<OfTable, Gauge>,
+    staged_changes: Family<OfTable, Gauge>,
+    copied_bytes: Family<OfTable, Gauge>,
+    new_bytes: Family<OfTable, Gauge>,
     positions: Family<OfPosition, Gauge>,
 }
 
@@ -75,6 +79,17 @@ impl Default for Metrics {
         registry.register("snapshot_rows", "Rows read by a running snapshot", f.snapshot_rows);
         registry.register("rows", "Rows of the lake's table", f.rows);
         registry.register("files", "Data files of the lake's table", f.files);
+        registry.register(
+            "staged_changes",
+            "Changes that are durable and that readers don't see yet",
+            f.staged_changes,
+        );
+        registry.register(
+            "copied_bytes",
+            "Bytes of data files written again since the source started, for rows in them that changed",
+            f.copied_bytes,
+        );
+        registry.register("new_bytes", "Bytes of new rows since the source started", f.new_bytes);
         registry.register(
             "position",
             "Always 1; the labels hold the position that was read, made durable and acknowledged",
@@ -206,16 +221,19 @@ impl Meter {
         &self,
         durable: &impl ToString,
         commits: usize,
-        sizes: impl Iterator<Item = (&'a TableId, u64, usize)>,
+        sizes: impl Iterator<Item = (&'a TableId, Size)>,
     ) {
         self.families.flushes.get_or_create(&self.label()).inc();
         self.families.commits.get_or_create(&self.label()).inc_by(commits as u64);
         self.place("durable", durable);
         self.place("acknowledged", durable);
-        for (table, rows, files) in sizes {
+        for (table, size) in sizes {
             let label = self.table(table);
-            self.families.rows.get_or_create(&label).set(rows as i64);
-            self.families.files.get_or_create(&label).set(files as i64);
+            self.families.rows.get_or_create(&label).set(size.rows as i64);
+            self.families.files.get_or_create(&label).set(size.files as i64);
+            self.families.staged_changes.get_or_create(&label).set(size.staged as i64);
+            self.families.copied_bytes.get_or_create(&label).set(size.copied as i64);
+            self.families.new_bytes.get_or_create(&label).set(size.brought as i64);
         }
     }
 

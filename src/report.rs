@@ -119,6 +119,11 @@ fn found(error: &Error) -> Finding {
 struct TableStatus {
     state: State,
     held: String,
+    /// Changes that are durable and that readers don't see yet.
+    staged_changes: u64,
+    /// What readers see meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    visible: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     path: String,
@@ -147,6 +152,8 @@ async fn source_status<P: Position>(lake: &Lake, name: &str) -> Result<Option<So
         let Some(member) = file.holds(id, txn) else { continue };
         let status = TableStatus {
             state: member.state,
+            staged_changes: member.staged.iter().map(|file| file.changes).sum(),
+            visible: member.visible.map(|visible| visible.to_string()),
             held: member.held.map(|held| held.to_string()).unwrap_or_default(),
             reason: member.reason,
             path: path.clone(),
@@ -188,6 +195,13 @@ pub async fn status(config: &Config, json: bool) -> Result<ExitCode> {
                 "  {table:<40} {state:<9} {:>12} rows {:>5} files\n",
                 of.rows, of.files
             ));
+            if of.staged_changes > 0 {
+                let seen = of.visible.as_ref().map_or("part of its rows", String::as_str);
+                text.push_str(&format!(
+                    "      {} changes are staged; readers see {seen}\n",
+                    of.staged_changes
+                ));
+            }
             if let Some(reason) = &of.reason {
                 text.push_str(&format!("      {reason}\n"));
             }

@@ -23,7 +23,7 @@ mod maintain;
 mod slot;
 
 use slot::Slot;
-pub use slot::{Cadence, Merging};
+pub use slot::{Cadence, Merging, Size};
 
 /// How many tables commit at a time.
 const COMMITS_AT_ONCE: usize = 8;
@@ -207,15 +207,12 @@ impl<P: Position> Writer<P> {
                 self.put(id, table);
             }
         }
-        Ok(self.slot(id)?.sizes().0 > 0)
+        Ok(self.slot(id)?.size().rows > 0)
     }
 
-    /// The rows and files of every table, for metrics.
-    pub fn sizes(&self) -> impl Iterator<Item = (&TableId, u64, usize)> {
-        self.tables.iter().map(|(id, slot)| {
-            let (rows, files) = slot.sizes();
-            (id, rows, files)
-        })
+    /// How large every table is, for metrics.
+    pub fn sizes(&self) -> impl Iterator<Item = (&TableId, Size)> {
+        self.tables.iter().map(|(id, slot)| (id, slot.size()))
     }
 
     /// What the indexes of all tables take of memory, and a merge that is under way, in bytes.

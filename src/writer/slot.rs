@@ -67,6 +67,21 @@ impl Cadence {
     }
 }
 
+/// How large a table is, and what keeping it has cost since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Its rows, without what is staged.
+    pub rows: u64,
+    /// Its data files.
+    pub files: usize,
+    /// Changes that are durable and not merged yet.
+    pub staged: u64,
+    /// Bytes of data files that were written again, for the sake of the rows in them that changed.
+    pub copied: u64,
+    /// Bytes of rows that came. (Both together, over this, is the write amplification.)
+    pub brought: u64,
+}
+
 /// One table.
 pub(super) struct Slot {
     /// `None` while it is being merged.
@@ -84,8 +99,8 @@ pub(super) struct Slot {
     took: Duration,
     ended: Instant,
     slow: bool,
-    /// Rows and files, as of when the table was here.
-    sizes: (u64, usize),
+    /// As of when the table was here.
+    size: Size,
     /// Keys whose row must be read again, found since the last epoch (S5).
     pub(super) missing: Vec<KeyText>,
     /// Why the table can't go on, found since the last epoch: it stops, or it is read again.
@@ -117,7 +132,7 @@ impl Slot {
         let now = Instant::now();
         Self {
             interval,
-            sizes: (table.rows(), table.files()),
+            size: Size { rows: table.rows(), files: table.files(), ..Size::default() },
             table: Some(table),
             merging: None,
             staged: Vec::new(),
@@ -148,9 +163,13 @@ impl Slot {
         self.table.as_mut()
     }
 
-    /// Its rows and files.
-    pub(super) fn sizes(&self) -> (u64, usize) {
-        self.table.as_ref().map_or(self.sizes, |table| (table.rows(), table.files()))
+    /// How large it is.
+    pub(super) fn size(&self) -> Size {
+        let staged = self.staged.iter().map(|file| file.changes).sum();
+        match &self.table {
+            Some(table) => Size { rows: table.rows(), files: table.files(), staged, ..self.size },
+            None => Size { staged, ..self.size },
+        }
     }
 
     /// Whether nothing is staged, and nothing merged that waits for its commit.
@@ -251,7 +270,7 @@ impl Slot {
             return;
         }
         let Some(mut table) = self.table.take_if(|table| !table.has_pending()) else { return };
-        self.sizes = (table.rows(), table.files());
+        (self.size.rows, self.size.files) = (table.rows(), table.files());
         let files = self.staged[..self.named].to_vec();
         let lake = lake.clone();
         let merging = tokio::spawn(async move {
@@ -304,6 +323,8 @@ impl Slot {
 
     fn note(&mut self, found: Found, took: Duration, cadence: Cadence) {
         self.missing.extend(found.missing);
+        self.size.copied += found.copied;
+        self.size.brought += found.brought;
         (self.took, self.ended) = (took, Instant::now());
         self.slow = took >= cadence.slow && found.copied >= cadence.amplified * found.brought;
     }
