@@ -9,26 +9,27 @@
 //! row afterwards it has not changed, and what an insert leaves out has its default, which the lake
 //! reads again from the source (S5).
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
 use super::charset::Charsets;
-use super::event::{Deed, Event, Rows, Said, TableMap, Unit, bit};
-use super::image::{self, Logged};
-use super::input::Input;
+use super::event::{Deed, Event, Query, Rows, Said, TableMap, Unit};
+use super::image::Logged;
 use super::position::{Gtid, Place};
 use super::statement::{self, Action, Effect};
-use super::values::{self, Field};
-use crate::batch::Builder;
-use crate::change::{Op, Value};
+use super::values::Field;
 use crate::error::{Error, Result};
-use crate::schema::{Identity, TableId, TableSchema};
+use crate::schema::{TableId, TableSchema};
 use crate::source::{Decoded, Sink};
 
+mod rows;
 #[cfg(test)]
 mod tests;
+
+use rows::{Fault, append};
 
 /// A table as the decoder knows it.
 #[derive(Debug, Clone)]
@@ -148,9 +149,7 @@ impl Decoder {
             Said::Begin(gtid, unit) => self.begin(gtid, unit, sink),
             Said::Commit => self.end(event, sink),
             Said::Query(query) => {
-                let (schema, text) =
-                    (String::from_utf8_lossy(query.schema), String::from_utf8_lossy(query.text));
-                let effect = statement::read(&schema, &text);
+                let effect = self.effect(&query);
                 return Ok(self.statement(event, effect, answered, sink));
             }
             Said::Prepare => {
@@ -327,14 +326,51 @@ impl Decoder {
         Decoded::Done
     }
 
-    fn question_of(&self, effect: Effect) -> Option<Question> {
-        let kept = |tables: Vec<TableId>| -> Vec<TableId> {
-            let mut kept: Vec<_> =
-                tables.into_iter().filter(|table| self.by_id.contains_key(table)).collect();
-            kept.sort();
-            kept.dedup();
-            kept
+    /// What a statement does, by the names of tables as they are known.
+    fn effect(&self, query: &Query<'_>) -> Effect {
+        let (schema, text) =
+            (String::from_utf8_lossy(query.schema), String::from_utf8_lossy(query.text));
+        match statement::read(&schema, &text) {
+            Effect::Truncate(table) if self.by_id.contains_key(&table) => Effect::Truncate(table),
+            Effect::Truncate(table) => Effect::Replace(self.named(table)),
+            Effect::Alter(table, actions) => match self.named(table).as_slice() {
+                [table] => Effect::Alter(table.clone(), actions),
+                tables => Effect::Replace(tables.to_vec()),
+            },
+            Effect::Drop(tables) => Effect::Drop(self.all_named(tables)),
+            Effect::Replace(tables) => Effect::Replace(self.all_named(tables)),
+            // In another character set than UTF-8 a name can't be told.
+            Effect::Nothing if matches!(text, Cow::Owned(_)) => {
+                Effect::Replace(self.all_named(vec![TableId::new("", text)]))
+            }
+            other => other,
+        }
+    }
+
+    fn all_named(&self, tables: Vec<TableId>) -> Vec<TableId> {
+        let mut named: Vec<_> = tables.into_iter().flat_map(|table| self.named(table)).collect();
+        named.sort();
+        named.dedup();
+        named
+    }
+
+    /// The kept tables that a statement may mean by a name: the one called so, else those that
+    /// differ only in case (`lower_case_table_names`), and, for a name that was not written in
+    /// UTF-8, all that are not called in ASCII.
+    fn named(&self, table: TableId) -> Vec<TableId> {
+        if self.by_id.contains_key(&table) {
+            return vec![table];
+        }
+        let lower = |id: &TableId| (id.schema.to_lowercase(), id.name.to_lowercase());
+        let (wanted, unreadable) = (lower(&table), table.to_string().contains('\u{fffd}'));
+        let meant = |id: &&TableId| {
+            let ascii = id.schema.is_ascii() && id.name.is_ascii();
+            lower(id) == wanted || (unreadable && !ascii)
         };
+        self.tables().filter(meant).cloned().collect()
+    }
+
+    fn question_of(&self, effect: Effect) -> Option<Question> {
         let replaced = |tables: Vec<TableId>, why: &str| {
             (!tables.is_empty()).then(|| Question::Replaced(tables, why.to_owned()))
         };
@@ -342,14 +378,15 @@ impl Decoder {
             Effect::Alter(table, actions) if self.by_id.contains_key(&table) => {
                 Some(Question::Altered(table, actions))
             }
-            Effect::Drop(tables) => replaced(kept(tables), "it was dropped"),
+            Effect::Drop(tables) => replaced(tables, "it was dropped"),
             Effect::DropDatabase(name) => {
-                let of_it = self.tables().filter(|table| table.schema == name).cloned();
+                let is_of = |table: &&TableId| table.schema.eq_ignore_ascii_case(&name);
+                let of_it = self.tables().filter(is_of).cloned();
                 replaced(of_it.collect(), "its database was dropped")
             }
-            Effect::Replace(tables) => replaced(kept(tables), "its definition was changed"),
+            Effect::Replace(tables) => replaced(tables, "its definition was changed"),
             Effect::Rows(names) if !self.tables.is_empty() => {
-                Some(Question::Statement { kept: kept(names.clone()), names })
+                Some(Question::Statement { kept: self.all_named(names.clone()), names })
             }
             _ => None,
         }
@@ -394,199 +431,4 @@ impl Decoder {
             }
         }
     }
-}
-
-enum Fault {
-    Malformed,
-    /// Why the table can't go on.
-    Stop(String),
-}
-
-/// One value of an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cell<'a> {
-    /// The image leaves it out.
-    Absent,
-    Null,
-    Bytes(&'a [u8]),
-}
-
-/// Appends all rows of an event.
-fn append(
-    known: &Known,
-    columns: &[Logged],
-    rows: &Rows<'_>,
-    builder: &mut Builder,
-) -> Result<(), Fault> {
-    let mut input = Input(rows.images);
-    let (mut before, mut after) = (Vec::new(), Vec::new());
-    let table = Table { known, columns };
-    while !input.0.is_empty() {
-        match rows.deed {
-            Deed::Write => {
-                image(&mut input, columns, rows.present, &mut after).ok_or(Fault::Malformed)?;
-                table.write(Op::Insert, &after, None, builder)?;
-            }
-            Deed::Delete => {
-                image(&mut input, columns, rows.present, &mut before).ok_or(Fault::Malformed)?;
-                table.delete(&before, builder)?;
-            }
-            Deed::Update | Deed::PartialUpdate => {
-                image(&mut input, columns, rows.present, &mut before).ok_or(Fault::Malformed)?;
-                image(&mut input, columns, rows.present_after, &mut after)
-                    .ok_or(Fault::Malformed)?;
-                table.update(&before, &mut after, builder)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Reads an image: one bit for each column it holds, set when that is null, then the others.
-fn image<'a>(
-    input: &mut Input<'a>,
-    columns: &[Logged],
-    present: &[u8],
-    cells: &mut Vec<Cell<'a>>,
-) -> Option<()> {
-    let held = (0..columns.len()).filter(|at| bit(present, *at)).count();
-    let nulls = input.bytes(held.div_ceil(8))?;
-    cells.clear();
-    let mut place = 0;
-    for (at, logged) in columns.iter().enumerate() {
-        cells.push(if !bit(present, at) {
-            Cell::Absent
-        } else {
-            place += 1;
-            match bit(nulls, place - 1) {
-                true => Cell::Null,
-                false => Cell::Bytes(logged.take(input)?),
-            }
-        });
-    }
-    Some(())
-}
-
-/// A table whose rows are being appended.
-struct Table<'t> {
-    known: &'t Known,
-    columns: &'t [Logged],
-}
-
-impl Table<'_> {
-    fn schema(&self) -> &TableSchema {
-        &self.known.schema
-    }
-
-    fn is_keyed(&self) -> bool {
-        self.schema().identity != Identity::FullRow
-    }
-
-    /// The value of a cell; `row` is what else is known of the row, for errors.
-    #[inline]
-    fn value<'a>(&self, at: usize, cell: Cell<'a>, row: &[Cell<'a>]) -> Result<Value<'a>, Fault> {
-        let bytes = match cell {
-            Cell::Absent => return Ok(Value::Unchanged),
-            Cell::Null => return Ok(Value::Null),
-            Cell::Bytes(bytes) => bytes,
-        };
-        let (field, logged) =
-            self.known.fields.get(at).zip(self.columns.get(at)).ok_or(Fault::Malformed)?;
-        let value = image::value(field, *logged, bytes).map_err(|misfit| {
-            let shown = self.as_text(at, bytes);
-            let key = |at: usize| match row.get(at) {
-                Some(Cell::Bytes(bytes)) => Some(self.as_text(at, bytes)),
-                _ => None,
-            };
-            Fault::Stop(values::stop_reason(self.schema(), at, misfit, &shown, key))
-        })?;
-        if self.schema().key().contains(&at) {
-            values::comparable(self.schema(), at, &value).map_err(Fault::Stop)?;
-        }
-        Ok(value)
-    }
-
-    /// A value as people read it, whether or not it fits.
-    fn as_text(&self, at: usize, bytes: &[u8]) -> String {
-        let (Some(field), Some(logged)) = (self.known.fields.get(at), self.columns.get(at)) else {
-            return String::new();
-        };
-        let text = field.kind.text_type().map(|lake| Field { lake, ..field.clone() });
-        let value = image::value(text.as_ref().unwrap_or(field), *logged, bytes);
-        value.map_or_else(|_| bytes.escape_ascii().to_string(), |value| values::shown(&value))
-    }
-
-    /// The values of an old row as far as they identify it.
-    fn old<'a>(&self, row: &[Cell<'a>]) -> Result<Vec<Value<'a>>, Fault> {
-        let (keyed, key) = (self.is_keyed(), self.schema().key());
-        let values = row.iter().enumerate().map(|(at, cell)| match (keyed, cell) {
-            (true, _) if !key.contains(&at) => Ok(Value::Unchanged),
-            (_, Cell::Absent) => {
-                let name = self.schema().columns.get(at).map_or("?", |c| c.name.as_str());
-                Err(Fault::Stop(format!(
-                    "the log leaves column {name} out of old rows, which identifies them; \
-                     SET GLOBAL binlog_row_image = 'FULL', and start again"
-                )))
-            }
-            _ => self.value(at, *cell, row),
-        });
-        values.collect()
-    }
-
-    fn delete(&self, before: &[Cell<'_>], builder: &mut Builder) -> Result<(), Fault> {
-        let old = self.old(before)?;
-        builder.push(Op::Delete, Some(&old), None).map_err(internal)
-    }
-
-    fn update<'a>(
-        &self,
-        before: &[Cell<'a>],
-        after: &mut [Cell<'a>],
-        builder: &mut Builder,
-    ) -> Result<(), Fault> {
-        // What the update left as it was is in the row before, as far as that has it.
-        for (new, old) in after.iter_mut().zip(before) {
-            if *new == Cell::Absent {
-                *new = *old;
-            }
-        }
-        if !self.is_keyed() {
-            self.delete(before, builder)?;
-            return self.write(Op::Insert, after, None, builder);
-        }
-        let moved = self.schema().key().iter().any(|&at| before.get(at) != after.get(at));
-        let old_key = match moved {
-            true => Some(builder.key(&self.old(before)?).map_err(internal)?),
-            false => None,
-        };
-        self.write(Op::Update, after, old_key, builder)
-    }
-
-    fn write(
-        &self,
-        op: Op,
-        after: &[Cell<'_>],
-        old_key: Option<u32>,
-        builder: &mut Builder,
-    ) -> Result<(), Fault> {
-        let keyed = self.is_keyed();
-        if after.iter().enumerate().any(|(at, cell)| {
-            *cell == Cell::Absent && (!keyed || self.schema().key().contains(&at))
-        }) {
-            return Err(Fault::Stop(
-                "the log leaves out values that identify a row; \
-                 SET GLOBAL binlog_row_image = 'FULL', and start again"
-                    .to_owned(),
-            ));
-        }
-        let mut row = builder.row();
-        for (at, cell) in after.iter().enumerate() {
-            row.push(&self.value(at, *cell, after)?);
-        }
-        row.finish(op, old_key).map_err(internal)
-    }
-}
-
-fn internal(error: Error) -> Fault {
-    Fault::Stop(error.full())
 }

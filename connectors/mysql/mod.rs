@@ -1,6 +1,6 @@
 //! MySQL and MariaDB: the row-based binary log by GTID, beside ordinary reads.
 //!
-//! [`connection`] speaks the protocol, `replication` asks for the log, [`stream`] reads it,
+//! [`server`] logs in and [`connection`] speaks the protocol, `replication` asks for the log, [`stream`] reads it,
 //! `event` and `image` know its form and [`decode`] understands it; [`catalog`] and [`snapshot`]
 //! read tables by ordinary statements, `statement` follows definitions of tables.
 //!
@@ -32,6 +32,7 @@ mod login;
 pub mod position;
 mod pump;
 mod replication;
+pub mod server;
 #[cfg(all(test, feature = "server-tests"))]
 mod server_tests;
 pub mod snapshot;
@@ -41,9 +42,10 @@ pub mod types;
 pub mod values;
 mod view;
 
-use connection::{Connection, Flavor, Server};
+use connection::{Connection, Flavor};
 use position::{Place, Visible};
 use replication::Identity;
+use server::Server;
 
 /// What the configuration says about a source.
 #[derive(Debug, Clone)]

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use super::connection::{Connection, Flavor, Server, literal};
+use super::connection::{Connection, Flavor, literal};
 use super::event::Checksums;
 use super::gtid::Gtids;
 use super::position::Place;
+use super::server::Server;
 use crate::error::{Error, Result};
 
 /// How often the server says that it is there when nothing happens.

@@ -10,12 +10,13 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
 
 use super::catalog::Shared;
-use super::connection::{Connection, Server};
+use super::connection::Connection;
 use super::decode::{Decoder, Known};
 use super::event::Event;
 use super::position::Place;
 use super::pump::Pump;
 use super::replication::Dump;
+use super::server::Server;
 use crate::error::{Error, Result};
 use crate::schema::{TableId, TableSchema};
 use crate::source::{Decoded, Resolved, Sink};

@@ -3,7 +3,8 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use lakeward_connectors::mysql::connection::{Connection, Server as Address, literal, quoted};
+use lakeward_connectors::mysql::connection::{Connection, literal, quoted};
+use lakeward_connectors::mysql::server::Server as Address;
 use lakeward_connectors::secret::Secret;
 use serde_json::Value;
 
@@ -167,7 +168,13 @@ fn word(kind: &str) -> &str {
 fn as_text(name: &str, kind: &str) -> String {
     match word(kind) {
         _ if kind == "bit(1)" => format!("IF({name} IS NULL, NULL, IF({name}, 't', 'f'))"),
-        "bit" | "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob"
+        // The number's digits, without zeros before them.
+        "bit" => {
+            let bits = kind.trim_start_matches("bit(").trim_end_matches(')').parse().unwrap_or(1);
+            let digits = 2 * usize::div_ceil(bits, 8);
+            format!("CONCAT('\\\\x', LPAD(LOWER(HEX({name})), {digits}, '0'))")
+        }
+        "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob"
         | "vector" | "geometry" | "point" | "linestring" | "polygon" | "multipoint"
         | "multilinestring" | "multipolygon" | "geomcollection" | "geometrycollection" => {
             format!("CONCAT('\\\\x', LOWER(HEX({name})))")

@@ -7,9 +7,10 @@ use proptest::prelude::*;
 use super::super::event::kind;
 use super::super::gtid::Origin;
 use super::*;
-use crate::batch::Change;
+use crate::batch::{Builder, Change};
 use crate::key::{key_texts, value_at};
-use crate::schema::{Column, Compare};
+use crate::mysql::values;
+use crate::schema::{Column, Compare, Identity};
 
 /// What came out, one line each.
 #[derive(Default)]
@@ -235,6 +236,9 @@ fn definitions_and_statements_are_asked_about() {
     assert!(matches!(asked("rename table t to u"), Some(Question::Replaced(..))));
     assert!(matches!(asked("drop database s"), Some(Question::Replaced(..))));
     assert!(matches!(asked("update x set a = 1"), Some(Question::Statement { .. })));
+    // Names that differ in case only may be one.
+    assert!(matches!(asked("truncate T"), Some(Question::Replaced(..))));
+    assert!(matches!(asked("alter table S.t add n int"), Some(Question::Altered(..))));
     assert_eq!(asked("alter table other add n int"), None);
     assert_eq!(asked("create user x"), None);
 }

@@ -11,6 +11,7 @@ insert into zero values (1,'0000-00-00');
 insert into key_ci values ('straße');
 -- @phase:live
 insert into t values (2,'b');
+set session sql_mode='';
 insert into zero values (2,'2024-00-01');
 insert into key_ci values ('é');
 update t set v='c' where id=1;

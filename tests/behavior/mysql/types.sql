@@ -11,4 +11,4 @@ set session time_zone='+05:30';
 insert into t select id+100,t1,tu,su,m,mu,iu,b,bu,d,dd,f,g,y,bo,b1,b9 from t;
 insert into u(id,da,ti,dt,d6,ts,c,vc,l,bi,vb,bl,e,s,j) select id+100,da,ti,dt,d6,ts,c,vc,l,bi,vb,bl,e,s,j from u;
 update u set ts='2001-09-09 07:16:40.5', dt='2001-09-09 07:16:40', j='[]' where id=1;
-update t set f=-3.4028235e38, g=5e-324, bu=9223372036854775808 where id=1;
+update t set f=-3.4028234e38, g=5e-324, bu=9223372036854775808 where id=1;
