@@ -90,7 +90,11 @@ impl Group {
     }
 
     fn prepare(&self, case: &Arc<Case>) -> Res<Run> {
-        let label = format!("{}_{}_{}", case.id, self.store.name(), self.mode.name());
+        self.prepare_as(case, &format!("{}_{}", self.store.name(), self.mode.name()))
+    }
+
+    fn prepare_as(&self, case: &Arc<Case>, label: &str) -> Res<Run> {
+        let label = format!("{}_{label}", case.id);
         let options = case.script.option("createdb").unwrap_or_default();
         let db = Database::create(self.server, &label, &options)?;
         if case.script.option("streaming").is_some() {
@@ -160,7 +164,8 @@ pub fn without_daemon(server: Server, case: &Arc<Case>) -> Res<()> {
     let (store, mode, state) = (Store::Local, Mode::Snapshot, State::Kept);
     let group = Group { server, store, mode, state, cases: vec![case.clone()] };
     let _slots = Slots::take(server, 1);
-    let mut run = group.prepare(case)?;
+    // Beside the same case with a daemon.
+    let mut run = group.prepare_as(case, "alone")?;
     run.play(Part::Setup, || {});
     run.play(Part::Live, || {});
     run.wrong.take().map_or(Ok(()), Err)?;
