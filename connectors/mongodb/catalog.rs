@@ -162,8 +162,7 @@ async fn sample(server: &Server, id: &TableId, shapes: &Shapes) -> Result<u64> {
 
 /// Learns from every document that `command` reads.
 async fn learn(server: &Server, id: &TableId, command: Document, shapes: &Shapes) -> Result<()> {
-    let mut cursor =
-        server.cursor("sampling a collection", &id.schema, command, 500, None).await?;
+    let mut cursor = server.cursor("sampling a collection", &id.schema, command, 500, None).await?;
     while let Some(reply) = cursor.next().await? {
         for bytes in reply.documents() {
             // What can't be read stops its table when it is read, with the document named.
@@ -201,7 +200,8 @@ pub async fn keys(server: &Server, id: &TableId, size: usize) -> Result<Vec<Vec<
         "maxTimeMS": SAMPLING,
         "comment": "lakeward",
     };
-    let mut cursor = server.cursor("splitting a collection", &id.schema, command, 1_000, None).await?;
+    let mut cursor =
+        server.cursor("splitting a collection", &id.schema, command, 1_000, None).await?;
     let mut keys = Vec::new();
     while let Some(reply) = cursor.next().await? {
         for bytes in reply.documents() {

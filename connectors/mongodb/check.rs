@@ -40,7 +40,7 @@ pub async fn findings(source: &mut Mongodb) -> Result<Vec<Finding>> {
 
 /// Opens the change stream once, which shows what the user may better than any list of rights.
 async fn opens(source: &Mongodb, server: &Server) -> Result<()> {
-    let now = Position::at(server.majority(None).await?);
+    let now = Position::at(server.majority().await?);
     source.opening(false).open(server, &now).await.map(|_| ())
 }
 

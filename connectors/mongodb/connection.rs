@@ -1,12 +1,11 @@
 //! Connections, by the official driver: what the server is, commands, and cursors as bytes.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ::mongodb::Client;
 use ::mongodb::bson::{Bson, Document, Timestamp, doc};
-use ::mongodb::options::{ClientOptions, SelectionCriteria, ServerAddress};
+use ::mongodb::options::{ClientOptions, CursorType};
 use ::mongodb::raw_batch_cursor::RawBatchCursor;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -45,7 +44,7 @@ impl Server {
         let client = client(url).await?;
         let hello = client.database("admin").run_command(doc! { "hello": 1 }).await;
         let hello = hello.map_err(|error| fault("asking what the server is", error))?;
-        if hello.get_str("msg") == Ok("isdbgrid") {
+        if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
             return Err(Error::config("a sharded cluster can't be kept yet")
                 .remedy("name a replica set in the source's url"));
         }
@@ -55,8 +54,10 @@ impl Server {
         })?;
         let wire = hello.get_i32("maxWireVersion").unwrap_or_default();
         match wire < OLDEST {
-            true => Err(Error::config("the server is older than MongoDB 6.0")
-                .with("maxWireVersion", wire)),
+            true => {
+                Err(Error::config("the server is older than MongoDB 6.0")
+                    .with("maxWireVersion", wire))
+            }
             false => Ok(Self { client, set, wire }),
         }
     }
@@ -71,34 +72,36 @@ impl Server {
     /// # Errors
     /// What the server or the driver says.
     pub async fn run(&self, doing: &str, database: &str, command: Document) -> Result<Document> {
-        let answer = self.client.database(database).run_command(command);
+        let database = self.client.database(database);
+        let answer = database.run_command(command);
         match tokio::time::timeout(SILENCE, answer).await {
             Ok(answer) => answer.map_err(|error| fault(doing, error)),
             Err(_) => Err(Error::unavailable(format!("MongoDB did not answer {doing}"))),
         }
     }
 
-    /// The greatest cluster time that majority reads are known to see: on the member at `address`,
-    /// or on the primary (`lastWrite.majorityOpTime` of `hello`).
+    /// The greatest cluster time that majority reads are known to see.
     ///
     /// # Errors
-    /// When the member doesn't answer, or is no member of a replica set any more.
-    pub async fn majority(&self, address: Option<&ServerAddress>) -> Result<Time> {
-        const DOING: &str = "asking for the time of the last write";
-        let database = self.client.database("admin");
-        let mut hello = database.run_command(doc! { "hello": 1 });
-        if let Some(address) = address.cloned() {
-            let same = move |server: &::mongodb::ServerInfo<'_>| *server.address() == address;
-            hello = hello.selection_criteria(SelectionCriteria::Predicate(Arc::new(same)));
-        }
-        let answer = tokio::time::timeout(SILENCE, hello).await;
-        let answer = answer
-            .map_err(|_| Error::unavailable(format!("MongoDB did not answer {DOING}")))?
-            .map_err(|error| fault(DOING, error))?;
-        let last = answer.get_document("lastWrite");
+    /// As [`primary`](Self::primary).
+    pub async fn majority(&self) -> Result<Time> {
+        Ok(self.primary().await?.majority)
+    }
+
+    /// What the primary says of itself.
+    ///
+    /// # Errors
+    /// When it doesn't answer, or is no member of a replica set any more.
+    pub async fn primary(&self) -> Result<Primary> {
+        let doing = "asking for the time of the last write";
+        let hello = self.run(doing, "admin", doc! { "hello": 1 }).await?;
+        let last = hello.get_document("lastWrite");
         let optime = last.and_then(|last| last.get_document("majorityOpTime"));
         match optime.and_then(|optime| optime.get_timestamp("ts")) {
-            Ok(time) => Ok(time.into()),
+            Ok(time) => Ok(Primary {
+                majority: time.into(),
+                election: hello.get("electionId").map(Bson::to_string).unwrap_or_default(),
+            }),
             Err(_) => Err(Error::unavailable("the server did not say when its last write was")),
         }
     }
@@ -119,9 +122,7 @@ impl Server {
         let database = self.client.database(database);
         let mut open = database.run_cursor_command(command).batch_size(batch);
         if let Some(wait) = wait {
-            open = open
-                .max_time(wait)
-                .cursor_type(::mongodb::options::CursorType::TailableAwait);
+            open = open.max_time(wait).cursor_type(CursorType::TailableAwait);
         }
         match tokio::time::timeout(SILENCE, open.batch()).await {
             Ok(cursor) => {
@@ -131,6 +132,15 @@ impl Server {
             Err(_) => Err(Error::unavailable(format!("MongoDB did not answer {doing}"))),
         }
     }
+}
+
+/// What a primary says of itself (`hello`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Primary {
+    /// The greatest cluster time that majority reads see (`lastWrite.majorityOpTime`).
+    pub majority: Time,
+    /// Which election made it the primary: as long as it is the same, so is the member.
+    pub election: String,
 }
 
 async fn client(url: &Secret) -> Result<Client> {
@@ -158,11 +168,6 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// The member that has it.
-    pub fn address(&self) -> &ServerAddress {
-        self.inner.address()
-    }
-
     /// The next reply; `None` when the server has closed the cursor.
     ///
     /// # Errors

@@ -214,7 +214,11 @@ impl Decoder {
     ///
     /// # Errors
     /// When an event is malformed.
-    pub fn decode<S: Sink<Position>>(&mut self, message: &Message, sink: &mut S) -> Result<Decoded> {
+    pub fn decode<S: Sink<Position>>(
+        &mut self,
+        message: &Message,
+        sink: &mut S,
+    ) -> Result<Decoded> {
         self.unresolved = None;
         match message {
             Message::Begin(time) => sink.begin(*time),
@@ -419,7 +423,8 @@ mod tests {
     fn what_does_not_fit_is_unresolved_until_the_schema_has_grown() {
         let (mut decoder, mut seen) = (decoder(&["c"]), Seen::default());
         let wide = document(&[(INT32, "_id", int(1)), (STRING, "new", text("x"))]);
-        let message = message(event("insert", "c", &[(DOCUMENT, "fullDocument", wide.clone())]), None);
+        let message =
+            message(event("insert", "c", &[(DOCUMENT, "fullDocument", wide.clone())]), None);
         assert_eq!(decoder.decode(&message, &mut seen).unwrap(), Decoded::Unresolved);
         let Some(Unresolved::Shape(id, found)) = decoder.unresolved().cloned() else { panic!() };
         assert_eq!((id.name.as_str(), &found[..]), ("c", wide.as_slice()));

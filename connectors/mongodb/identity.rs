@@ -129,7 +129,9 @@ impl IdKind {
 /// Appends `element` as Extended JSON, equal numbers alike.
 fn normal(element: &Element<'_>, out: &mut String) -> Result<(), Malformed> {
     match element.kind {
-        INT32 | INT64 => wrap("$numberLong", &element.integer().unwrap_or_default().to_string(), out),
+        INT32 | INT64 => {
+            wrap("$numberLong", &element.integer().unwrap_or_default().to_string(), out)
+        }
         DOUBLE => number(&exact(element.double().unwrap_or_default()), element, out)?,
         DECIMAL => number(&json::decimal(element.value), element, out)?,
         DOCUMENT | ARRAY => {
@@ -286,7 +288,9 @@ impl Node {
                 items.into_iter().map(Node::bson).collect::<Option<Vec<_>>>().map(Bson::Array)
             }
             Self::Map(mut entries) => match entries.as_mut_slice() {
-                [(name, inner)] if name.starts_with('$') => wrapped(name, std::mem::replace(inner, Node::Null)),
+                [(name, inner)] if name.starts_with('$') => {
+                    wrapped(name, std::mem::replace(inner, Node::Null))
+                }
                 _ => {
                     let mut document = Document::new();
                     for (name, inner) in entries {
@@ -315,9 +319,7 @@ fn wrapped(name: &str, inner: Node) -> Option<Bson> {
             "-Infinity" => Some(Bson::Double(f64::NEG_INFINITY)),
             text => text.parse().ok().map(Bson::Double),
         },
-        ("$numberDecimal", inner) => {
-            inner.text()?.parse::<Decimal128>().ok().map(Bson::Decimal128)
-        }
+        ("$numberDecimal", inner) => inner.text()?.parse::<Decimal128>().ok().map(Bson::Decimal128),
         ("$oid", inner) => ObjectId::parse_str(inner.text()?).ok().map(Bson::ObjectId),
         ("$symbol", inner) => inner.text().map(|text| Bson::Symbol(text.to_owned())),
         ("$date", inner) => match inner.bson()? {
@@ -328,7 +330,8 @@ fn wrapped(name: &str, inner: Node) -> Option<Bson> {
         ("$maxKey", _) => Some(Bson::MaxKey),
         ("$timestamp", Node::Map(parts)) => match parts.as_slice() {
             [(_, Node::Number(time)), (_, Node::Number(increment))] => {
-                let (time, increment) = (u32::try_from(*time).ok()?, u32::try_from(*increment).ok()?);
+                let (time, increment) =
+                    (u32::try_from(*time).ok()?, u32::try_from(*increment).ok()?);
                 Some(Bson::Timestamp(Timestamp { time, increment }))
             }
             _ => None,
@@ -404,7 +407,15 @@ mod tests {
         assert_eq!(key(double(f64::NAN)), key(decimal("NaN")));
         assert_eq!(key(double(f64::NEG_INFINITY)), key(decimal("-Infinity")));
         assert_eq!(key(double(9_007_199_254_740_992.0)), key(long(9_007_199_254_740_992)));
-        let nested = |one| (DOCUMENT, document(&[{ let (kind, value) = one; (kind, "a", value) }]));
+        let nested = |one| {
+            (
+                DOCUMENT,
+                document(&[{
+                    let (kind, value) = one;
+                    (kind, "a", value)
+                }]),
+            )
+        };
         assert_eq!(key(nested(int(1))), key(nested(double(1.0))));
     }
 
@@ -426,10 +437,22 @@ mod tests {
         let binary = vec![3, 0, 0, 0, 5, 1, 2, 3];
         let nested = document(&[(INT32, "b", vec![1, 0, 0, 0]), (STRING, "a", text("x"))]);
         let cases = [
-            int(-7), long(i64::MIN), double(10.5), double(1e300), double(f64::NAN), decimal("1.25"),
-            decimal("1E+6111"), (STRING, text("{\"a\"}")), (OBJECT_ID, vec![7; 12]), (BOOL, vec![0]),
-            (DATE, vec![255; 8]), (TIMESTAMP, vec![1; 8]), (MIN_KEY, vec![]), (MAX_KEY, vec![]),
-            (BINARY, binary), (DOCUMENT, nested),
+            int(-7),
+            long(i64::MIN),
+            double(10.5),
+            double(1e300),
+            double(f64::NAN),
+            decimal("1.25"),
+            decimal("1E+6111"),
+            (STRING, text("{\"a\"}")),
+            (OBJECT_ID, vec![7; 12]),
+            (BOOL, vec![0]),
+            (DATE, vec![255; 8]),
+            (TIMESTAMP, vec![1; 8]),
+            (MIN_KEY, vec![]),
+            (MAX_KEY, vec![]),
+            (BINARY, binary),
+            (DOCUMENT, nested),
         ];
         for case in cases {
             let text = key(case);

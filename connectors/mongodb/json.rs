@@ -193,8 +193,7 @@ fn base64(bytes: &[u8], out: &mut String) {
 pub(super) fn quoted(text: &str, out: &mut String) {
     out.push('"');
     let mut rest = text;
-    while let Some(at) = rest.bytes().position(|byte| byte < 0x20 || matches!(byte, b'"' | b'\\'))
-    {
+    while let Some(at) = rest.bytes().position(|byte| byte < 0x20 || matches!(byte, b'"' | b'\\')) {
         let (plain, special) = rest.split_at(at);
         out.push_str(plain);
         // Each of them is one byte.
@@ -237,7 +236,11 @@ mod tests {
             (NULL, vec![], "null"),
             (BOOL, vec![1], "true"),
             (STRING, text("a\"\\\u{1}\n"), r#""a\"\\\u0001\n""#),
-            (REGEX, b"^a/b\0ix\0".to_vec(), r#"{"$regularExpression":{"pattern":"^a/b","options":"ix"}}"#),
+            (
+                REGEX,
+                b"^a/b\0ix\0".to_vec(),
+                r#"{"$regularExpression":{"pattern":"^a/b","options":"ix"}}"#,
+            ),
             (TIMESTAMP, vec![255; 8], r#"{"$timestamp":{"t":4294967295,"i":4294967295}}"#),
             (MIN_KEY, vec![], r#"{"$minKey":1}"#),
             (MAX_KEY, vec![], r#"{"$maxKey":1}"#),
@@ -269,9 +272,16 @@ mod tests {
 
     #[test]
     fn a_decimal_keeps_every_digit() {
-        for text in ["1.10", "-0", "NaN", "Infinity", "1E-6176", "0E+3",
-            "9.999999999999999999999999999999999E+6144", "1234567890123456789012345678901234"]
-        {
+        for text in [
+            "1.10",
+            "-0",
+            "NaN",
+            "Infinity",
+            "1E-6176",
+            "0E+3",
+            "9.999999999999999999999999999999999E+6144",
+            "1234567890123456789012345678901234",
+        ] {
             let bytes = text.parse::<Decimal128>().unwrap().bytes();
             assert_eq!(decimal(&bytes), text);
         }

@@ -234,12 +234,14 @@ mod tests {
 
     #[test]
     fn a_document_is_a_row_of_its_fields_and_of_itself() {
-        let one = document(&[(INT32, "_id", int(1)), (INT32, "n", int(5)), (STRING, "s", text("a"))]);
+        let one =
+            document(&[(INT32, "_id", int(1)), (INT32, "n", int(5)), (STRING, "s", text("a"))]);
         let layout = layout(std::slice::from_ref(&one));
         let mut builder = Builder::new(layout.schema().clone());
         let mut room = Room::default();
         layout.append(Op::Insert, &one, &mut builder, &mut room).unwrap();
-        let two = document(&[(STRING, "s", text("b")), (NULL, "n", vec![]), (INT32, "_id", int(2))]);
+        let two =
+            document(&[(STRING, "s", text("b")), (NULL, "n", vec![]), (INT32, "_id", int(2))]);
         layout.append(Op::Update, &two, &mut builder, &mut room).unwrap();
         layout.delete(&document(&[(INT32, "_id", int(1))]), &mut builder).unwrap();
         let batch = builder.finish();

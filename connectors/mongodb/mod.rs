@@ -37,7 +37,7 @@ pub mod values;
 use connection::Server;
 use namespaces::Namespaces;
 use position::{Position, Time, Visible};
-use pump::Opening;
+use pump::{Documents, Opening};
 use shape::{Limits, Shapes};
 
 /// What the configuration says about a source.
@@ -115,7 +115,7 @@ impl crate::source::Source for Mongodb {
         let found =
             catalog::discover(&server, &self.namespaces, &self.filter, &self.shapes).await?;
         self.post_images = !found.post_images.is_empty();
-        let high = Position::at(server.majority(None).await?);
+        let high = Position::at(server.majority().await?);
         Ok(Catalog { tables: found.tables, refused: found.refused, high })
     }
 
@@ -130,7 +130,7 @@ impl crate::source::Source for Mongodb {
         let server = self.server().await?;
         let oldest = match self.known {
             true => check::oplog(&server, 1).await.unwrap_or_default(),
-            false => server.majority(None).await?,
+            false => server.majority().await?,
         };
         Ok(Established { oldest: Position::at(oldest), identity: server.set })
     }
@@ -144,18 +144,18 @@ impl crate::source::Source for Mongodb {
         tables.iter().for_each(|schema| self.shapes.adopt(schema));
         let opening = self.opening(self.post_images);
         // Where no table needs what is past, reading begins at the present.
-        let now = Position::at(server.majority(None).await?);
+        let now = Position::at(server.majority().await?);
         let from = if tables.is_empty() { now.clone() } else { from.clone() };
-        let (cursor, from, lost) = match opening.open(&server, &from).await {
-            Ok(cursor) => (cursor, from, None),
+        let (stream, from, lost) = match opening.open(&server, &from).await {
+            Ok(stream) => (stream, from, None),
             Err(error) if error.kind() == ErrorKind::Gap => {
                 let why = pump::hole(&from, &error);
                 (opening.open(&server, &now).await?, now, Some(why))
             }
             Err(error) => return Err(error),
         };
-        let filter = self.filter.clone();
-        let source = stream::Source { server, opening, filter, cursor, from, lost };
+        let documents = Documents { server, filter: self.filter.clone() };
+        let source = stream::Source { documents, opening, stream, from, lost };
         stream::Stream::new(source, tables, self.shapes.clone())
     }
 
@@ -165,7 +165,7 @@ impl crate::source::Source for Mongodb {
     }
 
     async fn view(&mut self) -> Result<Visible> {
-        let since: Time = self.server().await?.majority(None).await?;
+        let since: Time = self.server().await?.majority().await?;
         Ok(Visible { since })
     }
 

@@ -89,7 +89,7 @@ mod tests {
             let mut taken = HashSet::new();
             for name in &names {
                 let column = column_of(name, |lower| taken.contains(lower));
-                prop_assert_eq!(field_of(&column).as_ref(), Some(name));
+                prop_assert_eq!(field_of(&column), Some(name.clone()));
                 prop_assert!(taken.insert(column.to_lowercase()), "{} is there twice", column);
             }
         }

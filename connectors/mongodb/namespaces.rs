@@ -42,8 +42,8 @@ impl Namespaces {
             return Self { database: None, stage: Some(doc! { "$match": not_own }) };
         }
         let database = includes.first().and_then(|include| literal(&include.database));
-        let database =
-            database.filter(|name| includes.iter().all(|i| literal(&i.database).as_ref() == Some(name)));
+        let database = database
+            .filter(|name| includes.iter().all(|i| literal(&i.database).as_ref() == Some(name)));
         let all = database.is_some() && includes.iter().any(|i| i.collection == [Glyph::Any]);
         if all {
             return Self { database, stage: None };

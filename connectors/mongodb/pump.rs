@@ -3,8 +3,10 @@
 //! Events of one cluster time belong together ([`position`](super::position)): the task says where
 //! they begin, and where they end as soon as an event of another time follows, or a reply comes back
 //! empty. An empty reply also says how far the log has been read: before each wait that may end
-//! empty, the member that has the cursor is asked for the time up to which majority reads see
-//! everything; whatever was asked for up to then has been sent when the reply is empty.
+//! empty, the primary is asked for the time up to which majority reads see everything; whatever was
+//! asked for up to then has been sent when the reply is empty. That holds for the member that has the
+//! cursor, which is the one that was the primary when it was opened: after another election the
+//! source starts over.
 //!
 //! An update carries its document only where the collection keeps post-images
 //! (`changeStreamPreAndPostImages`). Otherwise the task looks documents up, all of a reply at a time,
@@ -13,7 +15,6 @@
 //! it may be ahead. A document that is not found is gone by a change that follows.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use ::mongodb::bson::{Bson, Document, Timestamp, doc};
@@ -51,7 +52,16 @@ impl Opening {
     ///
     /// # Errors
     /// [`Gap`](ErrorKind::Gap) when the server no longer has it.
-    pub async fn open(&self, server: &Server, from: &Position) -> Result<Cursor> {
+    pub async fn open(&self, server: &Server, from: &Position) -> Result<Opened> {
+        let before = server.primary().await?;
+        let cursor = self.cursor(server, from).await?;
+        match server.primary().await?.election == before.election {
+            true => Ok(Opened { cursor, election: before.election }),
+            false => Err(Error::unavailable("another member became the primary")),
+        }
+    }
+
+    async fn cursor(&self, server: &Server, from: &Position) -> Result<Cursor> {
         let mut stream = Document::new();
         match &from.token {
             // `startAfter` goes on after an invalidate, too, as `resumeAfter` doesn't.
@@ -81,6 +91,12 @@ impl Opening {
     }
 }
 
+/// A change stream, and the election that made its member the primary.
+pub struct Opened {
+    cursor: Cursor,
+    election: String,
+}
+
 /// The document of a token as [`Position::token`] writes it.
 fn token_document(token: &str) -> Result<Document> {
     match super::identity::IdKind::Any.bson(token)? {
@@ -94,10 +110,9 @@ pub type Messages = VecDeque<Message>;
 
 /// Reads a change stream and sends messages, until nobody takes them.
 pub struct Pump {
-    server: Server,
     opening: Opening,
-    filter: TableFilter,
-    cursor: Cursor,
+    documents: Documents,
+    stream: Opened,
     sender: Sender<Result<Messages>>,
     /// The last position at which everything had been read.
     read: Position,
@@ -114,16 +129,16 @@ struct Open {
 }
 
 impl Pump {
-    /// A task that reads `cursor`, which `opening` has opened at `from`.
+    /// A task that reads `stream`, which `opening` has opened at `from`.
     pub fn new(
-        server: Server,
+        documents: Documents,
         opening: Opening,
-        filter: TableFilter,
-        cursor: Cursor,
+        stream: Opened,
         from: Position,
         sender: Sender<Result<Messages>>,
     ) -> Self {
-        Self { server, opening, filter, cursor, sender, read: from, open: None, fragments: Vec::new() }
+        let fragments = Vec::new();
+        Self { documents, opening, stream, sender, read: from, open: None, fragments }
     }
 
     /// Reads until an error, or until nobody takes messages any more. Begins with a
@@ -149,8 +164,8 @@ impl Pump {
     /// Opens the stream at the present, for the log in between is lost.
     async fn restart(&mut self, error: &Error) -> Result<String> {
         let reason = hole(&self.read, error);
-        let now = Position::at(self.server.majority(None).await?);
-        self.cursor = self.opening.open(&self.server, &now).await?;
+        let now = Position::at(self.documents.server.majority().await?);
+        self.stream = self.opening.open(&self.documents.server, &now).await?;
         (self.read, self.open) = (now, None);
         self.fragments.clear();
         Ok(reason)
@@ -166,10 +181,10 @@ impl Pump {
         let (mut first, mut idle) = (true, false);
         loop {
             let mark = match idle {
-                true => Some(self.server.majority(Some(self.cursor.address())).await?),
+                true => Some(self.mark().await?),
                 false => None,
             };
-            let Some(reply) = self.cursor.next().await? else {
+            let Some(reply) = self.stream.cursor.next().await? else {
                 self.reopen().await?;
                 (first, idle) = (true, false);
                 continue;
@@ -188,6 +203,15 @@ impl Pump {
         }
     }
 
+    /// The time up to which an empty reply that is asked for now has sent everything.
+    async fn mark(&mut self) -> Result<Time> {
+        let primary = self.documents.server.primary().await?;
+        match primary.election == self.stream.election {
+            true => Ok(primary.majority),
+            false => Err(Error::unavailable("another member became the primary")),
+        }
+    }
+
     /// Whether anybody takes messages.
     async fn send(&mut self, messages: Messages) -> bool {
         self.sender.send(Ok(messages)).await.is_ok()
@@ -199,7 +223,7 @@ impl Pump {
             Some(open) => Position { time: open.time, token: Some(open.token.clone()) },
             None => self.read.clone(),
         };
-        self.cursor = self.opening.open(&self.server, &from).await?;
+        self.stream = self.opening.open(&self.documents.server, &from).await?;
         Ok(())
     }
 
@@ -230,12 +254,13 @@ impl Pump {
         for bytes in reply.documents() {
             events.extend(self.whole(bytes)?);
         }
-        let mut found = self.look_up(&events).await?;
+        let mut found = self.documents.look_up(&events).await?;
         let mut messages = Messages::new();
         for (at, bytes) in events.into_iter().enumerate() {
             let parts = Parts::of(&bytes).map_err(malformed)?;
             let (time, token) = (parts.time, text(parts.token)?);
-            let micros = parts.wall.map_or(i64::from(time.seconds) * 1_000_000, |wall| wall * 1_000);
+            let micros =
+                parts.wall.map_or(i64::from(time.seconds) * 1_000_000, |wall| wall * 1_000);
             if self.open.as_ref().is_none_or(|open| open.time != time) {
                 self.end(&mut messages);
                 messages.push_back(Message::Begin(time));
@@ -267,7 +292,17 @@ impl Pump {
         let fragments = std::mem::take(&mut self.fragments);
         assemble(&fragments).map(Some).map_err(malformed)
     }
+}
 
+/// Looks documents up.
+pub struct Documents {
+    /// Where.
+    pub server: Server,
+    /// Which collections' documents are wanted.
+    pub filter: TableFilter,
+}
+
+impl Documents {
     /// Looks up the documents of updates that came without; by the number of the event.
     async fn look_up(&self, events: &[Bytes]) -> Result<HashMap<usize, Found>> {
         let mut wanted: BTreeMap<TableId, Vec<(usize, Bson, Vec<u8>)>> = BTreeMap::new();
@@ -280,7 +315,8 @@ impl Pump {
             if !parts.lacks_document() || !self.filter.matches(&id) {
                 continue;
             }
-            let key = parts.key.ok_or(Malformed("an update names no document")).map_err(malformed)?;
+            let key =
+                parts.key.ok_or(Malformed("an update names no document")).map_err(malformed)?;
             let name = find(key, "_id").map_err(malformed)?.map(identity);
             let id_value = owned(key)?.remove("_id");
             let (Some(name), Some(value)) = (name, id_value) else {
@@ -291,9 +327,10 @@ impl Pump {
         let mut found = HashMap::new();
         for (id, updates) in wanted {
             for some in updates.chunks(LOOKED_UP) {
-                let documents = self.documents(&id, some, since).await?;
+                let documents = self.find(&id, some, since).await?;
                 for (at, _, name) in some {
-                    let document = documents.get(name).cloned().map_or(Found::Gone, Found::Document);
+                    let document =
+                        documents.get(name).cloned().map_or(Found::Gone, Found::Document);
                     found.insert(*at, document);
                 }
             }
@@ -302,7 +339,7 @@ impl Pump {
     }
 
     /// Those of the named documents that are there, by the bytes of their `_id`.
-    async fn documents(
+    async fn find(
         &self,
         id: &TableId,
         updates: &[(usize, Bson, Vec<u8>)],

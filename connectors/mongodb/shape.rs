@@ -95,21 +95,18 @@ impl Shape {
             if element.is_null() {
                 continue;
             }
-            match self.by_name.get(element.name).and_then(|&at| self.fields.get_mut(at)) {
-                Some(field) => {
-                    let wide = field.wide || !is_exact(&element);
-                    let kind = match field.kind.widened(&element) {
-                        Kind::Double if wide => Kind::Json,
-                        kind => kind,
-                    };
-                    changed |= kind != field.kind;
-                    (field.kind, field.wide) = (kind, wide);
-                }
-                None if self.takes(element.name) => {
-                    self.add(element.name, Kind::of(&element), !is_exact(&element));
-                    changed = true;
-                }
-                None => {}
+            let known = self.by_name.get(element.name).copied();
+            if let Some(field) = known.and_then(|at| self.fields.get_mut(at)) {
+                let wide = field.wide || !is_exact(&element);
+                let kind = match field.kind.widened(&element) {
+                    Kind::Double if wide => Kind::Json,
+                    kind => kind,
+                };
+                changed |= kind != field.kind;
+                (field.kind, field.wide) = (kind, wide);
+            } else if self.takes(element.name) {
+                self.add(element.name, Kind::of(&element), !is_exact(&element));
+                changed = true;
             }
         }
         Ok(changed)
@@ -155,13 +152,12 @@ impl Shape {
             (lake, sample) => lake.or(sample),
         };
         for field in sampled.fields {
-            match self.by_name.get(&field.name).and_then(|&at| self.fields.get_mut(at)) {
-                Some(known) => {
-                    known.wide |= field.wide;
-                    known.kind = joined(known.kind, field.kind, known.wide);
-                }
-                None if self.takes(&field.name) => self.add(&field.name, field.kind, field.wide),
-                None => {}
+            let known = self.by_name.get(&field.name).copied();
+            if let Some(known) = known.and_then(|at| self.fields.get_mut(at)) {
+                known.wide |= field.wide;
+                known.kind = joined(known.kind, field.kind, known.wide);
+            } else if self.takes(&field.name) {
+                self.add(&field.name, field.kind, field.wide);
             }
         }
     }
@@ -206,9 +202,9 @@ fn column((name, id): (&str, u32), kind: Type, source_type: &str) -> Column {
 
 /// The number of a field for as long as the collection exists: a hash of its name (FNV-1a).
 fn number_of(name: &str) -> u32 {
-    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = name
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     hash.max(FIELDS)
 }
 
@@ -301,13 +297,21 @@ mod tests {
     #[test]
     fn fields_are_columns_in_the_order_in_which_they_came() {
         let mut shape = Shape::new(LIMITS);
-        let one = document(&[(OBJECT_ID, "_id", vec![1; 12]), (INT32, "b", int(1)), (NULL, "n", vec![])]);
+        let one =
+            document(&[(OBJECT_ID, "_id", vec![1; 12]), (INT32, "b", int(1)), (NULL, "n", vec![])]);
         assert_eq!(shape.learn(&one), Ok(true));
         assert_eq!(shape.learn(&one), Ok(false));
-        let two = document(&[(OBJECT_ID, "_id", vec![2; 12]), (STRING, "B", text("x")), (INT32, "_doc", int(1))]);
+        let two = document(&[
+            (OBJECT_ID, "_id", vec![2; 12]),
+            (STRING, "B", text("x")),
+            (INT32, "_doc", int(1)),
+        ]);
         assert_eq!(shape.learn(&two), Ok(true));
         let wanted = [
-            ("_id", "objectId"), ("_doc", "document"), ("b", "long"), ("~42", "string"),
+            ("_id", "objectId"),
+            ("_doc", "document"),
+            ("b", "long"),
+            ("~42", "string"),
             ("~5F~64~6F~63", "long"),
         ];
         assert_eq!(columns(&shape), pairs(&wanted));
@@ -347,12 +351,24 @@ mod tests {
     #[test]
     fn what_the_lake_knows_stays() {
         let mut lake = Shape::new(LIMITS);
-        lake.learn(&document(&[(INT32, "_id", int(1)), (STRING, "b", text("x")), (INT32, "a", int(1))])).unwrap();
+        lake.learn(&document(&[
+            (INT32, "_id", int(1)),
+            (STRING, "b", text("x")),
+            (INT32, "a", int(1)),
+        ]))
+        .unwrap();
         let schema = lake.schema(&TableId::new("d", "c"));
         let mut shape = Shape::new(LIMITS);
-        shape.learn(&document(&[(STRING, "_id", text("k")), (INT32, "z", int(1)), (INT32, "b", int(1))])).unwrap();
+        shape
+            .learn(&document(&[
+                (STRING, "_id", text("k")),
+                (INT32, "z", int(1)),
+                (INT32, "b", int(1)),
+            ]))
+            .unwrap();
         shape.adopt(&schema);
-        let wanted = [("_id", "any"), ("_doc", "document"), ("b", "json"), ("a", "long"), ("z", "long")];
+        let wanted =
+            [("_id", "any"), ("_doc", "document"), ("b", "json"), ("a", "long"), ("z", "long")];
         assert_eq!(columns(&shape), pairs(&wanted));
         let again = shape.schema(&TableId::new("d", "c"));
         let ids: Vec<_> = schema.columns.iter().map(|column| column.id).collect();

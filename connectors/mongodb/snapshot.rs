@@ -75,7 +75,7 @@ impl Reader {
     async fn view(&self, must_see: &[Time]) -> Result<Visible> {
         let mut pause = Duration::from_millis(20);
         loop {
-            let view = Visible { since: self.server.majority(None).await? };
+            let view = Visible { since: self.server.majority().await? };
             if must_see.iter().all(|time| view.sees(time)) {
                 return Ok(view);
             }
@@ -100,11 +100,10 @@ impl Reader {
             Rows::All => (Document::new(), usize::MAX, None),
         };
         let read = self.read_rows(&layout, filter, view, most, send).await?;
-        let high = Position::at(self.server.majority(None).await?);
-        let rest = range.zip(read.last).map(|(range, last)| Range {
-            after: Some(vec![last]),
-            until: range.until,
-        });
+        let high = Position::at(self.server.majority().await?);
+        let rest = range
+            .zip(read.last)
+            .map(|(range, last)| Range { after: Some(vec![last]), until: range.until });
         send_part(send, Part::Closed { high, rest }).await
     }
 
@@ -148,8 +147,8 @@ impl Reader {
                     send_part(send, Part::Rows(part)).await?;
                     waited += began.elapsed();
                 }
-                let enough = bytes >= most
-                    || (at + 1 == documents && began.elapsed() > CHUNK_TIME + waited);
+                let enough =
+                    bytes >= most || (at + 1 == documents && began.elapsed() > CHUNK_TIME + waited);
                 if enough && most < usize::MAX {
                     self.learn_width(id, bytes, count);
                     send_rest(builder, send).await?;
@@ -288,7 +287,8 @@ impl ChunkReader for Reader {
             let id = find(key, "_id").ok().flatten();
             // A key of another kind than the table's is met, and learned, when it is read.
             let fits = id.filter(|id| matches!(layout.id().value(id), Ok(Some(_))));
-            let Some(text) = fits.and_then(|id| Some(layout.id().text(&id).ok()?.into_owned())) else {
+            let Some(text) = fits.and_then(|id| Some(layout.id().text(&id).ok()?.into_owned()))
+            else {
                 continue;
             };
             let until = Some(vec![text]);

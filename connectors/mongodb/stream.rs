@@ -7,13 +7,11 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::connection::{Cursor, Server};
 use super::decode::{Decoder, Message, Parts, Unresolved};
 use super::position::Position;
-use super::pump::{Messages, Opening, Pump};
+use super::pump::{Documents, Messages, Opened, Opening, Pump};
 use super::shape::Shapes;
 use crate::error::{Error, Result};
-use crate::filter::TableFilter;
 use crate::schema::{TableId, TableSchema};
 use crate::source::{Decoded, Resolved, Sink};
 
@@ -39,11 +37,10 @@ impl Drop for Stream {
 
 /// What a stream is made of.
 pub(super) struct Source {
-    pub server: Server,
+    pub documents: Documents,
     pub opening: Opening,
-    pub filter: TableFilter,
-    pub cursor: Cursor,
-    /// Where the cursor was opened.
+    pub stream: Opened,
+    /// Where the stream was opened.
     pub from: Position,
     /// Why what the tables need next is not in the log, if so.
     pub lost: Option<String>,
@@ -58,8 +55,8 @@ impl Stream {
         let mut decoder = Decoder::new(shapes.limits());
         tables.iter().try_for_each(|schema| decoder.set_table(schema.clone()))?;
         let (sender, queue) = mpsc::channel(REPLIES_WAITING);
-        let Source { server, opening, filter, cursor, from, lost } = source;
-        let pump = Pump::new(server, opening, filter, cursor, from, sender);
+        let Source { documents, opening, stream, from, lost } = source;
+        let pump = Pump::new(documents, opening, stream, from, sender);
         let task = tokio::spawn(pump.run(lost));
         Ok(Self { messages: VecDeque::new(), queue, task, decoder, shapes, unset: None })
     }

@@ -235,7 +235,10 @@ mod tests {
     fn integers_become_doubles_only_where_nothing_is_lost() {
         let long = |value: i64| value.to_le_bytes().to_vec();
         assert_eq!(value(Kind::Long, INT64, long(i64::MIN)).unwrap(), format!("Int({})", i64::MIN));
-        assert_eq!(value(Kind::Double, INT64, long(1 << 53)).unwrap(), "Float64(9007199254740992.0)");
+        assert_eq!(
+            value(Kind::Double, INT64, long(1 << 53)).unwrap(),
+            "Float64(9007199254740992.0)"
+        );
         assert_eq!(value(Kind::Double, INT64, long((1 << 53) + 1)), None);
         assert_eq!(widened(Kind::Long, DOUBLE, 0.5_f64.to_le_bytes().to_vec()), Kind::Double);
         assert_eq!(widened(Kind::Double, INT64, long((1 << 53) + 1)), Kind::Json);

@@ -20,6 +20,8 @@ pub const STOP_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Source {
     pub name: String,
+    /// `postgres` or `mongodb`.
+    pub kind: &'static str,
     pub url: String,
     pub tables: Vec<String>,
     /// (`schema.table`, columns)
@@ -32,7 +34,14 @@ impl Source {
     pub fn new(name: &str, url: &str) -> Source {
         let tables = vec!["public.*".to_owned()];
         let (name, url) = (name.to_owned(), url.to_owned());
-        Source { name, url, tables, text_columns: Vec::new(), marked: Vec::new() }
+        let kind = "postgres";
+        Source { name, kind, url, tables, text_columns: Vec::new(), marked: Vec::new() }
+    }
+
+    /// All collections of `database`.
+    pub fn mongodb(name: &str, url: &str, database: &str) -> Source {
+        let tables = vec![format!("{database}.*")];
+        Source { kind: "mongodb", tables, ..Source::new(name, url) }
     }
 
     pub fn slot(&self) -> String {
@@ -220,8 +229,8 @@ impl Setup {
 }
 
 fn write_source(toml: &mut String, source: &Source) {
-    let Source { name, url, tables, .. } = source;
-    write!(toml, "\n[source.{name}.postgres]\nurl = {url:?}\ntables = {tables:?}\n")
+    let Source { name, kind, url, tables, .. } = source;
+    write!(toml, "\n[source.{name}.{kind}]\nurl = {url:?}\ntables = {tables:?}\n")
         .expect("a String takes all");
     let mut settings: BTreeMap<&str, String> = BTreeMap::new();
     for (table, columns) in &source.text_columns {

@@ -7,6 +7,7 @@ pub mod group;
 pub mod jobs;
 pub mod lake;
 pub mod modes;
+pub mod mongodb;
 pub mod postgres;
 pub mod reader;
 pub mod scene;

@@ -2,6 +2,7 @@
 //! own database, in every mode, many databases to one daemon.
 
 mod deviations;
+mod mongo;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -77,6 +78,7 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
         }
     }
     jobs.extend(scripts_themselves(&cases, select));
+    jobs.extend(mongo::jobs(select)?);
     Ok(jobs)
 }
 

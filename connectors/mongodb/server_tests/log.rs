@@ -29,7 +29,10 @@ fn every_change_is_streamed_once_and_in_order() {
         said.read_to(&mut stream, end).await;
         // The document of update 0 is gone by the time it is looked up, unless that was fast.
         let ops = ops(&said, &bed.id("c"));
-        assert!(ops.len() >= 4 && ops[0] == Op::Insert && ops[ops.len() - 1] == Op::Delete, "{ops:?}");
+        assert!(
+            ops.len() >= 4 && ops[0] == Op::Insert && ops[ops.len() - 1] == Op::Delete,
+            "{ops:?}"
+        );
         assert_eq!((said.begun.len(), said.commits.len()), (5, 5));
         assert!(said.begun.is_sorted() && said.resolved.is_empty());
         let times: Vec<_> = said.commits.iter().map(|position| position.time).collect();
@@ -124,7 +127,8 @@ fn drops_and_renames_empty_a_table_and_replacing_one_reads_it_again() {
         let name = |name: &str| format!("{}.{name}", bed.name);
         let rename = doc! { "renameCollection": name("r"), "to": name("r2") };
         admin.run_command(rename).await.unwrap();
-        let onto = doc! { "renameCollection": name("r2"), "to": name("target"), "dropTarget": true };
+        let onto =
+            doc! { "renameCollection": name("r2"), "to": name("target"), "dropTarget": true };
         admin.run_command(onto).await.unwrap();
         let end = now(&mut made).await;
         let mut said = Said::default();

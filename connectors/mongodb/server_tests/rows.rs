@@ -131,7 +131,10 @@ fn what_the_lake_knows_of_a_collection_is_kept() {
         let collection = bed.collection("c");
         collection.insert_one(doc! { "_id": 1, "a": 1, "b": "x" }).await.unwrap();
         let lake = bed.made().await.tables;
-        collection.replace_one(doc! { "_id": 1 }, doc! { "_id": 1, "c": 2, "a": "x" }).await.unwrap();
+        collection
+            .replace_one(doc! { "_id": 1 }, doc! { "_id": 1, "c": 2, "a": "x" })
+            .await
+            .unwrap();
         let mut made = bed.made().await;
         made.tables = lake.clone();
         let from = made.established.oldest.clone();
