@@ -107,13 +107,18 @@ async fn entries(server: &Server, database: &str) -> Result<Vec<Entry>> {
             if name.is_empty() || name.starts_with("system.") {
                 continue;
             }
-            let images = entry
-                .get_document("options")
+            let options = entry.get_document("options");
+            let series = options.as_ref().is_ok_and(|options| options.contains_key("timeseries"));
+            let kind = match series {
+                true => "timeseries",
+                false => entry.get_str("type").unwrap_or("collection"),
+            };
+            let images = options
                 .and_then(|options| options.get_document("changeStreamPreAndPostImages"))
                 .and_then(|images| images.get_bool("enabled"));
             entries.push(Entry {
                 id: TableId::new(database, name),
-                kind: entry.get_str("type").unwrap_or("collection").to_owned(),
+                kind: kind.to_owned(),
                 post_images: images.unwrap_or(false),
             });
         }

@@ -87,7 +87,15 @@ impl Opening {
             "comment": "lakeward",
         };
         let database = self.namespaces.database.as_deref().unwrap_or("admin");
-        server.cursor("reading the change stream", database, command, BATCH, Some(WAIT)).await
+        let doing = "reading the change stream";
+        let opened = server.cursor(doing, database, command, BATCH, Some(WAIT)).await;
+        opened.map_err(|error| match error.kind() {
+            // The command is the same for every token: it is the token that is refused.
+            ErrorKind::Internal if from.token.is_some() => {
+                Error::gap("the server does not take the resume token").caused_by(error)
+            }
+            _ => error,
+        })
     }
 }
 

@@ -127,9 +127,9 @@ impl Reader {
             "readConcern": read_concern(view.since),
             "comment": "lakeward",
         };
-        let (began, mut waited) = (Instant::now(), Duration::ZERO);
         let mut cursor =
             self.server.cursor("reading a collection", &id.schema, command, batch, None).await?;
+        let (began, mut waited) = (Instant::now(), Duration::ZERO);
         let mut builder = Builder::new(layout.schema().clone());
         let (mut bytes, mut count) = (0, 0_usize);
         while let Some(reply) = cursor.next().await? {

