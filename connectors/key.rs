@@ -12,7 +12,7 @@ use arrow_array::{Array, ArrayRef};
 
 use crate::change::Value;
 use crate::error::{Error, Result};
-use crate::schema::{Identity, TableSchema, Type};
+use crate::schema::{Column, Identity, TableSchema, Type};
 
 /// Keys one after the other in one allocation.
 #[derive(Debug, Default, Clone)]
@@ -114,7 +114,7 @@ fn encode_row(schema: &TableSchema, row: &[Value<'_>], out: &mut Vec<u8>) -> Res
                 if matches!(value, Value::Null | Value::Unchanged) {
                     return Err(fault(column, "null or unchanged"));
                 }
-                encode(&schema.columns[column].kind, value, out)
+                encode_part(&schema.columns[column], value, out)
                     .ok_or_else(|| fault(column, "of another type than its column"))?;
             }
         }
@@ -140,7 +140,8 @@ pub(crate) fn encode_key(
     value: &Value<'_>,
     out: &mut Vec<u8>,
 ) -> Option<()> {
-    let kind = &schema.columns.get(column)?.kind;
+    let field = schema.columns.get(column)?;
+    let kind = &field.kind;
     match (kind, value) {
         (Type::Int64 | Type::Int32, Value::Int(value)) if !schema.key().is_empty() => {
             put_int(*value, out);
@@ -149,8 +150,34 @@ pub(crate) fn encode_key(
         (_, Value::Unchanged) => None,
         (_, Value::Null) if !schema.key().is_empty() => None,
         _ if schema.identity == Identity::FullRow => encode_nullable(kind, value, out),
-        _ => encode(kind, value, out),
+        _ => encode_part(field, value, out),
     }
+}
+
+/// Appends the bytes of a key's value; `None` when it doesn't belong to `column`, or the column
+/// can't compare it.
+fn encode_part(column: &Column, value: &Value<'_>, out: &mut Vec<u8>) -> Option<()> {
+    if column.compare.is_exact() {
+        return encode(&column.kind, value, out);
+    }
+    let text = match value {
+        Value::Text(text) => text,
+        Value::OwnedText(text) => text.as_str(),
+        _ => return None,
+    };
+    if !column.compare.covers(text) {
+        return None;
+    }
+    let text = match column.compare.ignores_trailing_blanks {
+        true => text.trim_end_matches(' '),
+        false => text,
+    };
+    let start = out.len() + size_of::<u32>();
+    put_bytes(text.as_bytes(), out);
+    if column.compare.ignores_case {
+        out.get_mut(start..)?.make_ascii_lowercase();
+    }
+    Some(())
 }
 
 fn encode_nullable(kind: &Type, value: &Value<'_>, out: &mut Vec<u8>) -> Option<()> {
@@ -247,7 +274,7 @@ impl<'a> KeyReader<'a> {
             let done = match value {
                 Some(value) if full => encode_nullable(&field.kind, &value, out),
                 Some(Value::Null) | None => None,
-                Some(value) => encode(&field.kind, &value, out),
+                Some(value) => encode_part(field, &value, out),
             };
             done.ok_or_else(|| {
                 Error::internal("the lake holds a key that is null or of another type")

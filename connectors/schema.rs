@@ -114,6 +114,40 @@ pub struct Column {
     /// A value that rows written before this column existed have in the source, other than null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
+    /// When two of its texts are equal, as the source compares them in a key.
+    #[serde(default, skip_serializing_if = "Compare::is_exact")]
+    pub compare: Compare,
+}
+
+/// When two texts of a key are equal in the source. The default: when their bytes are.
+///
+/// A collation that compares otherwise than byte by byte is only followed where that can be done
+/// without its tables: in printable ASCII. A key with any other character stops its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Compare {
+    /// Only printable ASCII can be compared.
+    pub ascii_only: bool,
+    /// `a` and `A` are equal.
+    pub ignores_case: bool,
+    /// Blanks at the end don't count.
+    pub ignores_trailing_blanks: bool,
+}
+
+impl Compare {
+    /// Texts are equal when their bytes are.
+    pub const EXACT: Self =
+        Self { ascii_only: false, ignores_case: false, ignores_trailing_blanks: false };
+
+    /// Whether texts are equal exactly when their bytes are.
+    pub fn is_exact(&self) -> bool {
+        *self == Self::EXACT
+    }
+
+    /// Whether `text` can be compared at all.
+    pub fn covers(&self, text: &str) -> bool {
+        !self.ascii_only || text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+    }
 }
 
 /// What identifies a row.

@@ -9,7 +9,6 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use lakeward_connectors::postgres::Postgres;
 use lakeward_connectors::source::Source;
 use lakeward_connectors::{Error, ErrorKind, Result};
 use tokio::task::JoinSet;
@@ -17,10 +16,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, Database};
 use crate::delta::Lake;
 use crate::metrics::{Meter, Metrics};
 use crate::pipeline::{Ended, Settings, run};
+use crate::with_source;
 
 /// How often the catalog is looked at for what the log doesn't show.
 const CATALOG_INTERVAL: Duration = Duration::from_secs(5);
@@ -68,14 +68,15 @@ pub async fn keep(
             until_current,
             nonce: nonce.clone(),
         };
-        let options = source.options(name);
+        let database = source.database.clone();
         let keeper = Keeper {
             lake: lake.clone(),
             settings,
             meter: metrics.source(name),
             stop: stop.clone(),
         };
-        sources.spawn(async move { (keeper.settings.source.clone(), keeper.keep(options).await) });
+        sources
+            .spawn(async move { (keeper.settings.source.clone(), keeper.keep(&database).await) });
     }
     let mut outcome = Outcome::new();
     while let Some(ended) = sources.join_next().await {
@@ -97,13 +98,13 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn keep(&self, options: lakeward_connectors::postgres::Options) -> Result<Ended> {
+    async fn keep(&self, database: &Database) -> Result<Ended> {
         let name = &self.settings.source;
         let mut waits = backoff();
         let mut failing_since = None;
         loop {
             let began = Instant::now();
-            let result = self.once(options.clone()).await;
+            let result = self.once(database).await;
             self.meter.up(false);
             let problem = match result {
                 Ok(ended) => {
@@ -138,10 +139,11 @@ impl Keeper {
         }
     }
 
-    async fn once(&self, options: lakeward_connectors::postgres::Options) -> Result<Ended> {
-        let source = Postgres::new(options)?;
-        self.meter.up(true);
-        self.follow(source).await
+    async fn once(&self, database: &Database) -> Result<Ended> {
+        with_source!(database, source => {
+            self.meter.up(true);
+            self.follow(source).await
+        })?
     }
 
     /// Runs the pipeline; once told to stop it has a bounded time to end.

@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use lakeward_connectors::postgres::Postgres;
-use lakeward_connectors::postgres::position::Lsn;
-use lakeward_connectors::source::{Finding, Source};
-use lakeward_connectors::{Error, Result};
+use lakeward_connectors::source::{Finding, Position, Source};
+use lakeward_connectors::{Error, Result, TableId};
 use serde::Serialize;
 
 use crate::config::Config;
 use crate::daemon::Outcome;
 use crate::delta::{Lake, Table, table_path};
 use crate::epoch::{Ledger, State};
+use crate::{with_position, with_source};
 
 /// Prints `value` as JSON, or `text`.
 fn print(json: bool, value: &impl Serialize, text: &str) -> Result<()> {
@@ -90,11 +89,8 @@ pub async fn check(config: &Config, json: bool) -> Result<ExitCode> {
         findings.insert("lake".to_owned(), vec![found(&error)]);
     }
     for (name, source) in &config.sources {
-        let checked = match Postgres::new(source.options(name)) {
-            Ok(mut source) => source.check().await,
-            Err(error) => Err(error),
-        };
-        let found = checked.unwrap_or_else(|error| vec![found(&error)]);
+        let checked = with_source!(&source.database, source => source.check().await);
+        let found = checked.flatten().unwrap_or_else(|error| vec![found(&error)]);
         findings.insert(name.clone(), found);
     }
     let mut text = String::new();
@@ -139,6 +135,38 @@ struct SourceStatus {
     tables: BTreeMap<String, TableStatus>,
 }
 
+/// What the lake says of one source; `None` when it has no epoch yet.
+async fn source_status<P: Position>(lake: &Lake, name: &str) -> Result<Option<SourceStatus>> {
+    let ledger = Ledger::<P>::open(lake.clone(), name, String::new()).await?;
+    let Some(file) = ledger.newest() else { return Ok(None) };
+    let mut tables = BTreeMap::new();
+    for id in file.roster.iter().flatten().map(|(id, _)| id) {
+        let path = table_path(name, id);
+        let table = Table::open(lake, &path).await?;
+        let txn = table.as_ref().and_then(|table| table.txn(&ledger.app_id()));
+        let Some(member) = file.holds(id, txn) else { continue };
+        let status = TableStatus {
+            state: member.state,
+            held: member.held.map(|held| held.to_string()).unwrap_or_default(),
+            reason: member.reason,
+            path: path.clone(),
+            rows: table.as_ref().map_or(0, |table| table.rows()),
+            files: table.as_ref().map_or(0, |table| table.files()),
+            version: table.as_ref().and_then(|table| table.version()).unwrap_or(-1),
+        };
+        tables.insert(id.to_string(), status);
+    }
+    let (epoch, to, written_ms) = (file.epoch, file.to.to_string(), file.written_ms);
+    Ok(Some(SourceStatus { epoch, to, written_ms, tables }))
+}
+
+/// The tables of a source that the lake knows.
+async fn known_tables<P: Position>(lake: &Lake, name: &str) -> Result<Vec<TableId>> {
+    let ledger = Ledger::<P>::open(lake.clone(), name, String::new()).await?;
+    let roster = ledger.newest().and_then(|file| file.roster.as_ref());
+    Ok(roster.into_iter().flatten().map(|(id, _)| id.clone()).collect())
+}
+
 /// `lakeward status`: what the lake itself says.
 ///
 /// # Errors
@@ -146,28 +174,9 @@ struct SourceStatus {
 pub async fn status(config: &Config, json: bool) -> Result<ExitCode> {
     let lake = Lake::open(&config.lake.options())?;
     let mut sources = BTreeMap::new();
-    for name in config.sources.keys() {
-        let ledger = Ledger::<Lsn>::open(lake.clone(), name, String::new()).await?;
-        let Some(file) = ledger.newest() else { continue };
-        let mut tables = BTreeMap::new();
-        for id in file.roster.iter().flatten().map(|(id, _)| id) {
-            let path = table_path(name, id);
-            let table = Table::open(&lake, &path).await?;
-            let txn = table.as_ref().and_then(|table| table.txn(&ledger.app_id()));
-            let Some(member) = file.holds(id, txn) else { continue };
-            let status = TableStatus {
-                state: member.state,
-                held: member.held.map(|held| held.to_string()).unwrap_or_default(),
-                reason: member.reason,
-                path: path.clone(),
-                rows: table.as_ref().map_or(0, |table| table.rows()),
-                files: table.as_ref().map_or(0, |table| table.files()),
-                version: table.as_ref().and_then(|table| table.version()).unwrap_or(-1),
-            };
-            tables.insert(id.to_string(), status);
-        }
-        let (epoch, to, written_ms) = (file.epoch, file.to.to_string(), file.written_ms);
-        sources.insert(name.clone(), SourceStatus { epoch, to, written_ms, tables });
+    for (name, source) in &config.sources {
+        let status = with_position!(&source.database, P => source_status::<P>(&lake, name).await?);
+        sources.extend(status.map(|status| (name.clone(), status)));
     }
     let mut text = String::new();
     for (name, source) in &sources {
@@ -206,10 +215,9 @@ struct Maintained {
 pub async fn maintain(config: &Config, json: bool) -> Result<ExitCode> {
     let lake = Lake::open(&config.lake.options())?;
     let mut done = Vec::new();
-    for name in config.sources.keys() {
-        let ledger = Ledger::<Lsn>::open(lake.clone(), name, String::new()).await?;
-        let Some(file) = ledger.newest() else { continue };
-        for id in file.roster.iter().flatten().map(|(id, _)| id) {
+    for (name, source) in &config.sources {
+        let known = with_position!(&source.database, P => known_tables::<P>(&lake, name).await?);
+        for id in &known {
             let Some(mut table) = Table::open(&lake, &table_path(name, id)).await? else {
                 continue;
             };
@@ -251,10 +259,14 @@ struct Listing {
 pub async fn tables(config: &Config, json: bool) -> Result<ExitCode> {
     let mut listings = Vec::new();
     for (name, source) in &config.sources {
-        let catalog = Postgres::new(source.options(name))?.discover().await?;
-        let kept = catalog.tables.iter().map(|listed| (listed.schema.id.clone(), None));
-        let refused = catalog.refused.iter().map(|(id, why)| (id.clone(), Some(why.clone())));
-        for (id, refused) in kept.chain(refused) {
+        let found = with_source!(&source.database, source => {
+            source.discover().await.map(|catalog| {
+                let kept = catalog.tables.into_iter().map(|listed| (listed.schema.id.clone(), None));
+                let refused = catalog.refused.into_iter().map(|(id, why)| (id, Some(why)));
+                kept.chain(refused).collect::<Vec<_>>()
+            })
+        });
+        for (id, refused) in found.flatten()? {
             listings.push(Listing {
                 source: name.clone(),
                 table: id.to_string(),
@@ -287,7 +299,7 @@ pub async fn remove(config: &Config, name: &str, drop_slot: bool, json: bool) ->
     })?;
     let mut removed = Vec::new();
     if drop_slot {
-        removed.extend(Postgres::new(source.options(name))?.remove().await?);
+        removed.extend(with_source!(&source.database, source => source.remove().await).flatten()?);
     }
     let lake = Lake::open(&config.lake.options())?;
     for object in lake.list(&format!("_lakeward/{name}")).await? {

@@ -14,7 +14,7 @@ use super::element::{Elements, Malformed};
 use super::identity::IdKind;
 use super::names::{LONGEST, column_of, field_of};
 use super::values::{Kind, is_exact};
-use crate::schema::{Column, Identity, TableId, TableSchema, Type};
+use crate::schema::{Column, Compare, Identity, TableId, TableSchema, Type};
 
 /// The column of the key, and what [`Column::id`] it has.
 pub const ID: (&str, u32) = ("_id", 1);
@@ -197,7 +197,7 @@ fn joined(one: Kind, other: Kind, wide: bool) -> Kind {
 
 fn column((name, id): (&str, u32), kind: Type, source_type: &str) -> Column {
     let (name, source_type) = (name.to_owned(), source_type.to_owned());
-    Column { id, name, kind, source_type, missing: None }
+    Column { id, name, kind, source_type, missing: None, compare: Compare::EXACT }
 }
 
 /// The number of a field for as long as the collection exists: a hash of its name (FNV-1a).

@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::filter::TableFilter;
 use crate::postgres::decode::{Relation, RelationMessage};
 use crate::postgres::types::{Types, lake_type, text_type};
-use crate::schema::{Column, TableId, TableSchema};
+use crate::schema::{Column, Compare, TableId, TableSchema};
 use crate::source::Resolved;
 
 mod identity;
@@ -196,6 +196,7 @@ fn lake_column(column: &ColumnRow, types: &Types, texts: &[String]) -> Column {
         kind: map(types, column.type_oid, column.typmod),
         source_type: format!("{}/{}", column.type_oid, column.typmod),
         missing: column.missing.clone(),
+        compare: Compare::EXACT,
     }
 }
 

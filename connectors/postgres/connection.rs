@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -19,10 +18,10 @@ use tokio_rustls::TlsConnector;
 
 use super::fault;
 use super::replication::Replication;
-use super::socket::{Socket, Tcp};
-use super::tls::{self, Verify};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
+use crate::socket::{Socket, Tcp, tune};
+use crate::tls::{self, Verify};
 
 /// Settings that decide how values are written: the same on every connection, whatever the
 /// server, database or role has (a text must mean one value).
@@ -229,20 +228,6 @@ async fn offers_tls(stream: &mut TcpStream) -> io::Result<bool> {
         b'N' => Ok(false),
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "this is no Postgres server")),
     }
-}
-
-/// A dead peer is noticed within 40 s, though nothing is sent for hours.
-fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(15))
-        .with_interval(Duration::from_secs(5))
-        .with_retries(4);
-    let socket = SockRef::from(stream);
-    socket.set_tcp_keepalive(&keepalive)?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(Duration::from_secs(40)))?;
-    Ok(())
 }
 
 async fn within<T>(

@@ -32,10 +32,8 @@ mod replication;
 mod server_tests;
 mod slot;
 pub mod snapshot;
-mod socket;
 mod storage;
 pub mod stream;
-mod tls;
 mod types;
 mod values;
 

@@ -17,9 +17,9 @@ use super::connection::Server;
 use super::fault::{self, Reply};
 use super::position::Lsn;
 use super::replication::{CopyBoth, header, notice_reply, reply};
-use super::socket::Socket;
 use super::stream::{Batch, Message, Told};
 use crate::error::{Error, Result};
+use crate::socket::Socket;
 
 /// What may lie between the socket and whoever decodes.
 const QUEUE: usize = 16 << 20;

@@ -19,8 +19,8 @@ use tokio_postgres::fallible_iterator::FallibleIterator;
 
 use super::connection::PINNED;
 use super::fault::{self, Reply};
-use super::socket::Socket;
 use crate::error::{Error, Result};
+use crate::socket::Socket;
 
 /// One row of text.
 pub type Row = Vec<Option<String>>;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::change::Value;
 use crate::error::{Error, Result};
-use crate::schema::{Column, Identity, TableId, TableSchema, Type};
+use crate::schema::{Column, Compare, Identity, TableId, TableSchema, Type};
 
 /// One value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,7 +85,7 @@ pub(super) fn column(id: u32, name: &str, kind: Kind) -> Column {
         Kind::Toasted => (Type::Text, TOASTED),
     };
     let (name, source_type) = (name.to_owned(), source.to_owned());
-    Column { id, name, kind: lake, source_type, missing: None }
+    Column { id, name, kind: lake, source_type, missing: None, compare: Compare::EXACT }
 }
 
 /// The source's own name for [`Kind::Toasted`].

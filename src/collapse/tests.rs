@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lakeward_connectors::batch::Builder;
 use lakeward_connectors::change::{Op, Value};
-use lakeward_connectors::schema::{Column, TableId, Type};
+use lakeward_connectors::schema::{Column, Compare, TableId, Type};
 use proptest::prelude::*;
 
 use super::*;
@@ -18,6 +18,7 @@ fn schema(key: Type, identity: Identity) -> Arc<TableSchema> {
         kind,
         source_type: String::new(),
         missing: None,
+        compare: Compare::EXACT,
     };
     Arc::new(TableSchema {
         id: TableId::new("public", "t"),

@@ -25,7 +25,7 @@ const TESTS: &[Test] = &[
 ];
 
 pub fn jobs(select: &dyn Fn(&str) -> bool) -> Vec<Job> {
-    let servers: &[Server] = if long() { &Server::ALL } else { &[Server::Pg15] };
+    let servers: &[Server] = if long() { &Server::POSTGRES } else { &[Server::Pg15] };
     trials("behavior::faults", TESTS, servers, select)
 }
 

@@ -36,7 +36,7 @@ fn load() -> Res<Vec<Arc<Case>>> {
 /// `LAKEWARD_LONG` everything.
 fn matrix() -> Vec<(Server, Store, Mode)> {
     let mut matrix = Vec::new();
-    for server in Server::ALL {
+    for server in Server::POSTGRES {
         for store in Store::ALL {
             for mode in Mode::FOUR {
                 let quick = match (server, store) {
@@ -78,7 +78,7 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
 
 /// `behavior::pg15::scripts`: the scripts run on the server as they are, without any daemon.
 fn scripts_themselves(cases: &[Arc<Case>], select: &dyn Fn(&str) -> bool) -> Vec<Job> {
-    let jobs = Server::ALL.into_iter().filter_map(|server| {
+    let jobs = Server::POSTGRES.into_iter().filter_map(|server| {
         let name = format!("behavior::{}::scripts", server.name());
         let cases = cases.to_vec();
         let run = move || -> Res<()> {

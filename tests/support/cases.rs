@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::script::{Script, Step};
+use super::script::{Dialect, Script, Step};
 use super::status::TableStatus;
 use super::{Context, Res};
 
@@ -69,8 +69,18 @@ impl Case {
     /// Script options beside those of [`super::script`]: `config=` the configured tables,
     /// `text=` columns of `public.t` kept as text, `optional=` columns the lake may lack,
     /// `stopped=t:word+word` a table that must stop with a reason that has these words.
-    pub fn new(id: &str, sql: &str, recorded: Option<&str>, mut adjust: Adjust) -> Res<Case> {
-        let script = Script::parse(sql).context(id)?;
+    pub fn new(id: &str, sql: &str, recorded: Option<&str>, adjust: Adjust) -> Res<Case> {
+        Case::of(Dialect::Postgres, id, sql, recorded, adjust)
+    }
+
+    pub fn of(
+        dialect: Dialect,
+        id: &str,
+        sql: &str,
+        recorded: Option<&str>,
+        mut adjust: Adjust,
+    ) -> Res<Case> {
+        let script = Script::parse(sql, dialect).context(id)?;
         for stopped in script.list("stopped") {
             let (table, words) =
                 stopped.split_once(':').ok_or(format!("{id}: stopped={stopped}?"))?;
@@ -92,23 +102,23 @@ impl Case {
             Some((schema, name)) if !schema.is_empty() => {
                 (schema.replace('~', " "), name.replace('~', " "))
             }
-            _ => ("public".to_owned(), t.replace('~', " ")),
+            _ => ("public".to_owned(), t.replace('~', " ").replace('`', "")),
         };
         self.script.list("tables").into_iter().map(split).collect()
     }
 
-    pub fn patterns(&self) -> Vec<String> {
+    pub fn patterns(&self, schema: &str) -> Vec<String> {
         match (self.adjust.tables, self.script.list("config")) {
-            ([], list) if list.is_empty() => vec!["public.*".to_owned()],
+            ([], list) if list.is_empty() => vec![format!("{schema}.*")],
             ([], list) => list,
             (tables, _) => tables.iter().map(|t| (*t).to_owned()).collect(),
         }
     }
 
-    pub fn text_columns(&self) -> Vec<(String, Vec<String>)> {
+    pub fn text_columns(&self, schema: &str) -> Vec<(String, Vec<String>)> {
         let mut columns = self.script.list("text");
         columns.extend(self.adjust.text_columns.iter().map(|c| (*c).to_owned()));
-        if columns.is_empty() { Vec::new() } else { vec![("public.t".to_owned(), columns)] }
+        if columns.is_empty() { Vec::new() } else { vec![(format!("{schema}.t"), columns)] }
     }
 
     pub fn optional_columns(&self) -> Vec<String> {
@@ -126,7 +136,7 @@ impl Case {
     /// The statement with names that are unique on the server.
     pub fn localised(&self, sql: &str, database: &str) -> String {
         let slot = format!("s_trap_{}", self.id.to_lowercase().replace('-', "_"));
-        let mut sql = sql.replace(&slot, &format!("s_{database}"));
+        let mut sql = sql.replace(&slot, &format!("s_{database}")).replace("{db}", database);
         for (from, to) in self.adjust.replace {
             sql = sql.replace(from, &to.replace("{db}", database));
         }

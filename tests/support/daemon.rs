@@ -20,8 +20,6 @@ pub const STOP_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Source {
     pub name: String,
-    /// `postgres` or `mongodb`.
-    pub kind: &'static str,
     pub url: String,
     pub tables: Vec<String>,
     /// (`schema.table`, columns)
@@ -34,14 +32,13 @@ impl Source {
     pub fn new(name: &str, url: &str) -> Source {
         let tables = vec!["public.*".to_owned()];
         let (name, url) = (name.to_owned(), url.to_owned());
-        let kind = "postgres";
-        Source { name, kind, url, tables, text_columns: Vec::new(), marked: Vec::new() }
+        Source { name, url, tables, text_columns: Vec::new(), marked: Vec::new() }
     }
 
     /// All collections of `database`.
     pub fn mongodb(name: &str, url: &str, database: &str) -> Source {
         let tables = vec![format!("{database}.*")];
-        Source { kind: "mongodb", tables, ..Source::new(name, url) }
+        Source { tables, ..Source::new(name, url) }
     }
 
     pub fn slot(&self) -> String {
@@ -229,7 +226,9 @@ impl Setup {
 }
 
 fn write_source(toml: &mut String, source: &Source) {
-    let Source { name, kind, url, tables, .. } = source;
+    let Source { name, url, tables, .. } = source;
+    let kinds = ["mysql", "mongodb"];
+    let kind = kinds.into_iter().find(|kind| url.starts_with(kind)).unwrap_or("postgres");
     write!(toml, "\n[source.{name}.{kind}]\nurl = {url:?}\ntables = {tables:?}\n")
         .expect("a String takes all");
     let mut settings: BTreeMap<&str, String> = BTreeMap::new();

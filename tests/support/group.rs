@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use super::cases::Case;
 use super::compare::{self, Allow};
 use super::daemon::{Setup, Source, source_name};
+use super::database::Database;
 use super::jobs::Slots;
 use super::modes::{Mode, State, killing};
-use super::postgres::{Database, Pg};
 use super::sessions::Sessions;
 use super::{Res, Server, Store, reader};
 
@@ -94,13 +94,14 @@ impl Group {
         let options = case.script.option("createdb").unwrap_or_default();
         let db = Database::create(self.server, &label, &options)?;
         if case.script.option("streaming").is_some() {
-            let name = super::postgres::ident(&db.name);
-            db.admin()
+            let name = super::postgres::ident(db.name());
+            db.postgres()?
+                .admin()
                 .exec(&format!("alter database {name} set logical_decoding_work_mem = '64kB'"))?;
         }
-        let mut source = Source::new(&source_name(self.server, &label), &db.url);
-        source.tables = case.patterns();
-        source.text_columns = case.text_columns();
+        let mut source = Source::new(&source_name(self.server, &label), db.url());
+        source.tables = case.patterns(db.schema("public"));
+        source.text_columns = case.text_columns(db.schema("public"));
         let sessions = Sessions::new(case.clone(), source.slot());
         Ok(Run { case: case.clone(), db, sessions, source, wrong: None })
     }
@@ -212,15 +213,17 @@ impl Run {
         // These cases change a setting of the whole server: one at a time, and always undone.
         static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
         let _alone = ALONE.lock().map_err(|e| e.to_string())?;
-        let pg = Pg::connect(&self.db.url)?;
+        let db = self.db.postgres()?;
+        let pg = db.connect()?;
         pg.exec("create publication trap_pub for all tables")?;
         pg.exec(&format!(
             "select pg_create_logical_replication_slot('s_{}', 'pgoutput')",
-            self.db.name
+            db.name
         ))?;
         let result = self.sessions.run(&self.db, &case.script.live, pause);
-        self.db.admin().exec("alter system reset synchronous_standby_names")?;
-        self.db.admin().exec("select pg_reload_conf()")?;
+        let db = self.db.postgres()?;
+        db.admin().exec("alter system reset synchronous_standby_names")?;
+        db.admin().exec("select pg_reload_conf()")?;
         result
     }
 
@@ -245,29 +248,35 @@ impl Run {
                 continue;
             };
             if !self.case.adjust.live_only.contains(&name.as_str()) {
-                compare::recorded(&self.db, &schema, &table, expected)?;
+                self.db.recorded(&schema, &table, expected)?;
             }
         }
         Ok(())
     }
 
     fn compared(&self, setup: &Setup) -> Res<()> {
-        let pg = self.db.connect()?;
         let allow = Allow {
             extra_columns: self.case.loses_columns(),
             missing_columns: self.case.optional_columns(),
         };
         for (schema, table) in self.case.tables() {
-            let url = setup.lake.table_url(&self.source.name, &schema, &table);
+            let (as_named, name) = (self.db.schema(&schema).to_owned(), &self.source.name);
+            let url = setup.lake.table_url(name, &as_named, &table);
             match self.case.deviation(&table) {
-                None => compare::equal(&pg, &schema, &table, &url, &allow)?,
+                None => {
+                    let source = self.db.source_rows(&schema, &table)?;
+                    let lake = reader::read(&url)?;
+                    let lake = lake.ok_or(format!("{schema}.{table}: not in the lake"))?;
+                    compare::equal_rows(&source, self.db.settled(lake), &allow)
+                        .map_err(|e| format!("{schema}.{table}: {e}"))?;
+                }
                 Some(deviation) => {
                     let status = setup.status()?;
-                    let table_status = status.table(&self.source.name, &schema, &table);
+                    let table_status = status.table(name, &as_named, &table);
                     deviation.observed(table_status, &table)?;
                     if let Some(lake) = reader::read(&url)? {
-                        let source = compare::source_rows(&pg, &schema, &table)?;
-                        compare::within(&source, lake, &allow)?;
+                        let source = self.db.source_rows(&schema, &table)?;
+                        compare::within(&source, self.db.settled(lake), &allow)?;
                     }
                 }
             }

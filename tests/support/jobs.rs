@@ -96,11 +96,10 @@ fn work(queue: &Mutex<VecDeque<Job>>, board: &Board) {
     }
 }
 
-/// Replication slots a server has for the suite at one time; `max_replication_slots` is 32.
+/// Replication slots (of MySQL: readers of the log) a server has for the suite at one time; `max_replication_slots` is 32.
 const SLOTS: usize = 20;
 
-static FREE: [(Mutex<usize>, Condvar); 2] =
-    [(Mutex::new(SLOTS), Condvar::new()), (Mutex::new(SLOTS), Condvar::new())];
+static FREE: [(Mutex<usize>, Condvar); 4] = [const { (Mutex::new(SLOTS), Condvar::new()) }; 4];
 
 /// Replication slots of a server, given back on drop.
 pub struct Slots(Server, usize);

@@ -3,11 +3,13 @@
 pub mod cases;
 pub mod compare;
 pub mod daemon;
+pub mod database;
 pub mod group;
 pub mod jobs;
 pub mod lake;
 pub mod modes;
 pub mod mongodb;
+pub mod mysql;
 pub mod postgres;
 pub mod reader;
 pub mod scene;
@@ -32,20 +34,29 @@ impl<T, E: Display> Context<T> for Result<T, E> {
     }
 }
 
-/// The Postgres servers of the suite.
+/// The servers of the suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Server {
     Pg15,
     Pg18,
+    MySql,
+    MariaDb,
 }
 
 impl Server {
-    pub const ALL: [Server; 2] = [Server::Pg15, Server::Pg18];
+    pub const POSTGRES: [Server; 2] = [Server::Pg15, Server::Pg18];
+    pub const MYSQL: [Server; 2] = [Server::MySql, Server::MariaDb];
+
+    pub fn is_postgres(self) -> bool {
+        Self::POSTGRES.contains(&self)
+    }
 
     pub fn name(self) -> &'static str {
         match self {
             Server::Pg15 => "pg15",
             Server::Pg18 => "pg18",
+            Server::MySql => "mysql",
+            Server::MariaDb => "mariadb",
         }
     }
 
@@ -54,6 +65,8 @@ impl Server {
         match self {
             Server::Pg15 => variable("LAKEWARD_TEST_PG15_URL"),
             Server::Pg18 => variable("LAKEWARD_TEST_PG18_URL"),
+            Server::MySql => variable("LAKEWARD_TEST_MYSQL_URL"),
+            Server::MariaDb => variable("LAKEWARD_TEST_MARIADB_URL"),
         }
     }
 }

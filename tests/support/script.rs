@@ -7,6 +7,8 @@
 //! -- @async, @wait:A         the next statement is sent without waiting; wait for A's
 //! -- @sleep:0.5
 //! -- @expect-error: text     the next statement fails with this text
+//! -- @sql-raw:STATEMENT      a statement in which {db} stands for the database's name
+//! -- @sql-mysql:STATEMENT    one that only MySQL runs, not MariaDB
 //! ```
 
 use std::collections::HashMap;
@@ -17,6 +19,14 @@ use super::Res;
 pub enum Phase {
     Setup,
     Live,
+}
+
+/// Whose SQL a script is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    Postgres,
+    MySql,
+    MariaDb,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -37,18 +47,18 @@ pub struct Script {
 }
 
 impl Script {
-    pub fn parse(text: &str) -> Res<Script> {
+    pub fn parse(text: &str, dialect: Dialect) -> Res<Script> {
         let mut script = Script::default();
         let mut phase = Phase::Setup;
-        for token in tokens(text)? {
+        for token in tokens(text, dialect)? {
             let step = match token {
                 Token::Sql(sql) => Step::Sql(sql),
-                Token::Mark(mark) => match marker(&mark, &mut script.options)? {
+                Token::Mark(mark) => match marker(&mark, dialect, &mut script.options)? {
                     Marker::Phase(next) => {
                         phase = next;
                         continue;
                     }
-                    Marker::Option => continue,
+                    Marker::Nothing => continue,
                     Marker::Step(step) => step,
                 },
             };
@@ -73,11 +83,11 @@ impl Script {
 
 enum Marker {
     Phase(Phase),
-    Option,
+    Nothing,
     Step(Step),
 }
 
-fn marker(mark: &str, options: &mut HashMap<String, String>) -> Res<Marker> {
+fn marker(mark: &str, dialect: Dialect, options: &mut HashMap<String, String>) -> Res<Marker> {
     let (word, rest) = mark.split_once(':').unwrap_or((mark, ""));
     let rest = rest.trim();
     Ok(match word {
@@ -92,8 +102,11 @@ fn marker(mark: &str, options: &mut HashMap<String, String>) -> Res<Marker> {
                     pair.split_once('=').ok_or(format!("the option {pair} has no value"))?;
                 options.insert(key.to_owned(), value.to_owned());
             }
-            Marker::Option
+            Marker::Nothing
         }
+        "sql-raw" => Marker::Step(Step::Sql(rest.to_owned())),
+        "sql-mysql" if dialect == Dialect::MySql => Marker::Step(Step::Sql(rest.to_owned())),
+        "sql-mysql" => Marker::Nothing,
         "session" => Marker::Step(Step::Session(rest.to_owned())),
         "async" => Marker::Step(Step::Async),
         "wait" => Marker::Step(Step::Wait(rest.to_owned())),
@@ -110,14 +123,19 @@ enum Token {
 }
 
 /// Splits at semicolons outside quotes, dollar quotes and comments; `-- @…` lines are marks.
-fn tokens(text: &str) -> Res<Vec<Token>> {
+fn tokens(text: &str, dialect: Dialect) -> Res<Vec<Token>> {
     let mut out = Vec::new();
     let mut statement = String::new();
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
         let taken = match c {
+            '\'' | '"' if dialect != Dialect::Postgres => escaped(rest, c)?,
+            '`' if dialect != Dialect::Postgres => quoted(rest, c)?,
+            '/' if dialect != Dialect::Postgres && rest.starts_with("/*") => {
+                rest.find("*/").ok_or("a comment is not closed")? + 2
+            }
             '\'' | '"' => quoted(rest, c)?,
-            '$' => dollar_quoted(rest)?,
+            '$' if dialect == Dialect::Postgres => dollar_quoted(rest)?,
             '-' if rest.starts_with("--") => {
                 let line = rest.lines().next().unwrap_or_default();
                 if let Some(mark) = line.strip_prefix("-- @") {
@@ -159,6 +177,24 @@ fn quoted(text: &str, quote: char) -> Res<usize> {
         }
         at = end + 1;
     }
+}
+
+/// The length of a quoted text of MySQL, in which a backslash takes the next character as it is.
+fn escaped(text: &str, quote: char) -> Res<usize> {
+    let mut characters = text.char_indices().skip(1).peekable();
+    while let Some((at, c)) = characters.next() {
+        match c {
+            '\\' => {
+                characters.next();
+            }
+            c if c == quote && characters.peek().is_some_and(|(_, next)| *next == quote) => {
+                characters.next();
+            }
+            c if c == quote => return Ok(at + c.len_utf8()),
+            _ => {}
+        }
+    }
+    Err("a quote is not closed".to_owned())
 }
 
 /// The length of `$tag$ … $tag$`, or of the lone `$`.

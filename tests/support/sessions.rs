@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use super::Res;
 use super::cases::{Case, Rule};
-use super::postgres::{Database, Pending, Pg};
+use super::database::{Database, Sent, Session};
 use super::script::Step;
 
 pub struct Sessions {
     case: Arc<Case>,
-    open: HashMap<String, Pg>,
-    waiting: HashMap<String, Pending>,
+    open: HashMap<String, Session>,
+    waiting: HashMap<String, Sent>,
     current: String,
     asynchronous: bool,
     expected: Option<String>,
@@ -56,16 +56,16 @@ impl Sessions {
 
     fn statement(&mut self, db: &Database, sql: &str) -> Res<()> {
         let rule = self.case.rule(sql);
-        let sql = self.case.localised(sql, &db.name);
+        let sql = self.case.localised(sql, db.name());
         if rule == Some(Rule::DropDaemonSlot) {
             return db.drop_slot(&self.daemon_slot);
         }
         if !self.open.contains_key(&self.current) {
-            self.open.insert(self.current.clone(), Pg::connect(&db.url)?);
+            self.open.insert(self.current.clone(), db.session()?);
         }
         let session = &self.open[&self.current];
         if std::mem::take(&mut self.asynchronous) {
-            self.waiting.insert(self.current.clone(), session.send(sql));
+            self.waiting.insert(self.current.clone(), session.send(sql)?);
             std::thread::sleep(Duration::from_millis(400));
             return Ok(());
         }

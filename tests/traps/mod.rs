@@ -46,7 +46,7 @@ fn load() -> Res<Vec<Arc<Case>>> {
 /// Which modes run where: all four on 15, the two ends on 18; with `LAKEWARD_LONG` everything.
 fn matrix() -> Vec<(Server, Store, Mode)> {
     let mut matrix = Vec::new();
-    for server in Server::ALL {
+    for server in Server::POSTGRES {
         for mode in [Mode::Snapshot, Mode::Live, Mode::Down, Mode::Killed, Mode::Middle] {
             if long() || server == Server::Pg15 || matches!(mode, Mode::Snapshot | Mode::Killed) {
                 matrix.push((server, Store::Local, mode));
@@ -85,7 +85,7 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
 /// `traps::pg15::recorded`: without any daemon, every script does to this server what it did to
 /// the server it was recorded on. A failure here is one of the harness.
 fn scripts_themselves(cases: &[Arc<Case>], select: &dyn Fn(&str) -> bool) -> Vec<Job> {
-    let jobs = Server::ALL.into_iter().filter_map(|server| {
+    let jobs = Server::POSTGRES.into_iter().filter_map(|server| {
         let name = format!("traps::{}::recorded", server.name());
         let cases = cases.to_vec();
         select(&name).then(|| Job::single(name, move || recorded(server, &cases)))

@@ -9,7 +9,7 @@ use super::*;
 use crate::batch::{Batch, Change};
 use crate::change::Op;
 use crate::key::{key_texts, value_at};
-use crate::schema::{Column, Type};
+use crate::schema::{Column, Compare, Type};
 
 /// Writes pgoutput messages.
 #[derive(Default)]
@@ -102,6 +102,7 @@ fn table(columns: &[(&str, u32, Type)], identity: Identity) -> Relation {
         kind: kind.clone(),
         source_type: format!("{oid}/-1"),
         missing: None,
+        compare: Compare::EXACT,
     };
     let schema = TableSchema {
         id: TableId::new("public", "t"),

@@ -253,7 +253,7 @@ mod tests {
 
     use super::*;
     use crate::key::value_at;
-    use crate::schema::{Column, Identity, Type};
+    use crate::schema::{Column, Compare, Identity, Type};
 
     fn schema() -> Arc<TableSchema> {
         let column = |id, name: &str, kind| Column {
@@ -262,6 +262,7 @@ mod tests {
             kind,
             source_type: String::new(),
             missing: None,
+            compare: Compare::EXACT,
         };
         Arc::new(TableSchema {
             id: TableId::new("public", "t"),

@@ -98,7 +98,7 @@ pub(super) fn literal(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{Column, Identity, TableId, Type};
+    use crate::schema::{Column, Compare, Identity, TableId, Type};
 
     #[test]
     fn keys_follow_their_index_and_are_quoted() {
@@ -108,6 +108,7 @@ mod tests {
             kind: Type::Text,
             source_type: "25/-1".to_owned(),
             missing: None,
+            compare: Compare::EXACT,
         };
         let schema = TableSchema {
             id: TableId::new("s", "t"),

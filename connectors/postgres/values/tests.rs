@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::schema::{Column, Identity, TableId};
+use crate::schema::{Column, Compare, Identity, TableId};
 
 fn micros(text: &str) -> Result<i64, Misfit> {
     timestamp(text.as_bytes())
@@ -123,6 +123,7 @@ fn a_stop_names_column_key_value_and_remedy() {
         kind,
         source_type: String::new(),
         missing: None,
+        compare: Compare::EXACT,
     };
     let schema = TableSchema {
         id: TableId::new("public", "t"),

@@ -16,6 +16,7 @@ use arrow_select::filter::filter_record_batch;
 use futures::TryStreamExt;
 use lakeward_connectors::batch::Builder;
 use lakeward_connectors::key::{Keys, value_at};
+use lakeward_connectors::schema::Compare;
 use lakeward_connectors::{Column, Identity, Op, Result, TableId, TableSchema, Type, Value};
 use serde_json::Map;
 
@@ -29,7 +30,14 @@ use crate::collapse::{Cell, Collapsed, NewRow, Removal};
 
 /// A column without anything particular about it.
 pub(super) fn column(id: u32, name: &str, kind: Type) -> Column {
-    Column { id, name: name.to_owned(), source_type: format!("{kind:?}"), kind, missing: None }
+    Column {
+        id,
+        name: name.to_owned(),
+        source_type: format!("{kind:?}"),
+        kind,
+        missing: None,
+        compare: Compare::EXACT,
+    }
 }
 
 /// A table of those columns.

@@ -1,4 +1,5 @@
-//! TLS as libpq's `sslmode` means it.
+//! TLS as a client of a database: how much of the server's certificate is looked at is the user's
+//! choice, as libpq's `sslmode` and MySQL's `ssl-mode` have it.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -15,7 +15,7 @@ use crate::postgres::connection::Server;
 use crate::secret::Secret;
 
 fn file(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("postgres/tls").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tls").join(name)
 }
 
 /// Serves one connection with the certificate in `name` and returns its port.

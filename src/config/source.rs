@@ -1,0 +1,279 @@
+//! `[source.NAME.…]`: the databases, whatever kind each is of.
+//!
+//! A kind of database has a file of its own beside this one, an entry in [`KINDS`] and a variant
+//! of [`Database`]; nothing else of the program knows how many kinds there are.
+
+use std::collections::{BTreeMap, HashMap};
+
+use lakeward_connectors::filter::TableFilter;
+use lakeward_connectors::schema::TableId;
+use lakeward_connectors::{mongodb, mysql, postgres};
+use toml::de::DeTable;
+
+use super::reader::Reader;
+use crate::delta::Merge;
+
+/// A configured source.
+#[derive(Debug, Clone)]
+pub struct SourceConfig {
+    /// Which database it is, and how to read it.
+    pub database: Database,
+    /// How many chunks a snapshot reads at a time.
+    pub snapshot_connections: usize,
+    /// Per table: how changed rows are merged, where it is not the default.
+    pub merge: BTreeMap<TableId, Merge>,
+}
+
+/// A database of one of the kinds that are understood.
+#[derive(Debug, Clone)]
+pub enum Database {
+    /// `[source.NAME.postgres]`.
+    Postgres(postgres::Options),
+    /// `[source.NAME.mysql]`: MySQL or MariaDB.
+    MySql(mysql::Options),
+    /// `[source.NAME.mongodb]`.
+    Mongodb(mongodb::Options),
+}
+
+/// Runs an expression on the opened [`Source`](lakeward_connectors::Source) of a [`Database`],
+/// whatever its kind: `with_source!(database, source => expression)`, which is a `Result` of that
+/// expression's value, or the error of opening it.
+#[macro_export]
+macro_rules! with_source {
+    ($database:expr, $source:ident => $body:expr) => {
+        match $database {
+            $crate::config::Database::Postgres(options) => {
+                match lakeward_connectors::postgres::Postgres::new(options.clone()) {
+                    #[allow(unused_mut, reason = "not every expression changes its source")]
+                    Ok(mut $source) => Ok($body),
+                    Err(error) => Err(error),
+                }
+            }
+            $crate::config::Database::MySql(options) => {
+                match lakeward_connectors::mysql::MySql::new(options.clone()) {
+                    #[allow(unused_mut, reason = "not every expression changes its source")]
+                    Ok(mut $source) => Ok($body),
+                    Err(error) => Err(error),
+                }
+            }
+            $crate::config::Database::Mongodb(options) => {
+                match lakeward_connectors::mongodb::Mongodb::new(options.clone()) {
+                    #[allow(unused_mut, reason = "not every expression changes its source")]
+                    Ok(mut $source) => Ok($body),
+                    Err(error) => Err(error),
+                }
+            }
+        }
+    };
+}
+
+/// Evaluates an expression in which a name stands for the type of a [`Database`]'s positions:
+/// `with_position!(database, P => expression)`. For what is read from the lake alone.
+#[macro_export]
+macro_rules! with_position {
+    ($database:expr, $position:ident => $body:expr) => {
+        match $database {
+            $crate::config::Database::Postgres(_) => {
+                type $position = lakeward_connectors::postgres::position::Lsn;
+                $body
+            }
+            $crate::config::Database::MySql(_) => {
+                type $position = lakeward_connectors::mysql::position::Place;
+                $body
+            }
+            $crate::config::Database::Mongodb(_) => {
+                type $position = lakeward_connectors::mongodb::position::Position;
+                $body
+            }
+        }
+    };
+}
+
+/// The kinds of databases as they are written in the file.
+const KINDS: [&str; 3] = ["postgres", "mysql", "mongodb"];
+
+/// What `[source.NAME.table."…"]` says of a source's tables.
+#[derive(Default)]
+pub(super) struct PerTable {
+    pub text_columns: HashMap<TableId, Vec<String>>,
+    pub merge: BTreeMap<TableId, Merge>,
+}
+
+/// The section of a source that names its database.
+pub(super) struct Section<'a, 'd> {
+    /// The source's name.
+    pub source: &'a str,
+    /// `postgres`, …
+    pub kind: &'static str,
+    /// Where the source's name stands.
+    pub at: usize,
+    pub table: &'a DeTable<'d>,
+}
+
+impl Section<'_, '_> {
+    /// `[source.NAME.kind]`.
+    pub(super) fn place(&self) -> String {
+        format!("[source.{}.{}]", self.source, self.kind)
+    }
+
+    /// `source.NAME.kind.key`.
+    pub(super) fn key(&self, key: &str) -> String {
+        format!("source.{}.{}.{key}", self.source, self.kind)
+    }
+
+    /// The name, as databases let names of objects be.
+    pub(super) fn default_name(&self) -> String {
+        format!("lakeward_{}", self.source.replace('-', "_"))
+    }
+}
+
+impl Reader<'_> {
+    pub(super) fn sources(&mut self, root: &DeTable<'_>) -> BTreeMap<String, SourceConfig> {
+        let mut sources = BTreeMap::new();
+        let Some(item) = root.get("source") else {
+            let message = "there is no source; add [source.NAME.postgres], [source.NAME.mysql] or \
+                           [source.NAME.mongodb] with url and tables";
+            self.fault(0, message);
+            return sources;
+        };
+        let Some(table) = self.table("source.NAME.postgres", item) else { return sources };
+        for (name, item) in table {
+            let at = name.span().start;
+            let name = name.get_ref().to_string();
+            if !is_source_name(&name) {
+                let message = format!(
+                    "source name '{name}': use a-z, 0-9, _ and -, starting with a letter, at most 40"
+                );
+                self.fault(at, message);
+            }
+            let Some(of) = self.table(&format!("source.{name}"), item) else { continue };
+            if let Some(source) = self.source(&name, at, of) {
+                sources.insert(name, source);
+            }
+        }
+        sources
+    }
+
+    fn source(&mut self, name: &str, at: usize, of: &DeTable<'_>) -> Option<SourceConfig> {
+        let known: Vec<&str> = KINDS.iter().copied().chain(["table"]).collect();
+        self.only(&format!("[source.{name}]"), of, &known);
+        let named: Vec<_> = KINDS.into_iter().filter(|kind| of.contains_key(*kind)).collect();
+        let kind = match *named {
+            [kind] => kind,
+            [] => {
+                let message = format!(
+                    "source {name} has no database; add [source.{name}.postgres], \
+                     [source.{name}.mysql] or [source.{name}.mongodb]"
+                );
+                self.fault(at, message);
+                return None;
+            }
+            _ => {
+                let both = named.join(" and ");
+                self.fault(at, format!("source {name} is {both}: give each a source of its own"));
+                return None;
+            }
+        };
+        let table = self.table(&format!("source.{name}.{kind}"), of.get(kind)?)?;
+        let per_table = self.tables(name, of);
+        let section = Section { source: name, kind, at, table };
+        let snapshot_connections = self.snapshot_connections(&section);
+        let database = match kind {
+            "postgres" => self.postgres(&section, per_table.text_columns).map(Database::Postgres),
+            "mysql" => self.mysql(&section, per_table.text_columns).map(Database::MySql),
+            _ => self.mongodb(&section, &per_table.text_columns).map(Database::Mongodb),
+        };
+        Some(SourceConfig { database: database?, snapshot_connections, merge: per_table.merge })
+    }
+
+    fn snapshot_connections(&mut self, section: &Section<'_, '_>) -> usize {
+        let Some(item) = section.table.get("snapshot_connections") else { return 2 };
+        let number = item.get_ref().as_integer().and_then(|n| n.as_str().parse().ok());
+        number.filter(|n| (1..=32).contains(n)).unwrap_or_else(|| {
+            let key = section.key("snapshot_connections");
+            self.fault(item.span().start, format!("{key} is a number from 1 to 32"));
+            2
+        })
+    }
+
+    /// The url, which may hold a secret.
+    pub(super) fn url(
+        &mut self,
+        section: &Section<'_, '_>,
+        example: &str,
+    ) -> Option<lakeward_connectors::secret::Secret> {
+        match section.table.get("url") {
+            Some(item) => self.secret(&section.key("url"), item),
+            None => {
+                let message = format!("{} has no url; write url = \"{example}\"", section.place());
+                self.fault(section.at, message);
+                None
+            }
+        }
+    }
+
+    /// Patterns of tables.
+    pub(super) fn filter(
+        &mut self,
+        section: &Section<'_, '_>,
+        example: &str,
+    ) -> Option<Vec<String>> {
+        let (place, key) = (section.place(), section.key("tables"));
+        let Some(item) = section.table.get("tables") else {
+            let message = format!("{place} has no tables; write tables = [\"{example}\"]");
+            self.fault(section.at, message);
+            return None;
+        };
+        let patterns = self.texts(&key, item);
+        let mut sound = !patterns.is_empty();
+        if !sound {
+            let message = format!("{key} is empty; write tables = [\"{example}\"]");
+            self.fault(item.span().start, message);
+        }
+        for (at, pattern) in &patterns {
+            if let Err(error) = TableFilter::parse(&[pattern]) {
+                self.fault(*at, format!("{key}: {error}"));
+                sound = false;
+            }
+        }
+        sound.then(|| patterns.into_iter().map(|(_, pattern)| pattern).collect())
+    }
+
+    fn tables(&mut self, name: &str, of: &DeTable<'_>) -> PerTable {
+        let mut found = PerTable::default();
+        let Some(item) = of.get("table") else { return found };
+        let Some(tables) = self.table(&format!("source.{name}.table"), item) else {
+            return found;
+        };
+        for (key, item) in tables {
+            let place = format!("[source.{name}.table.\"{}\"]", key.get_ref());
+            let Ok(id) = TableId::try_from(key.get_ref().to_string()) else {
+                self.fault(
+                    key.span().start,
+                    format!("{place}: name the table as \"schema.table\""),
+                );
+                continue;
+            };
+            let Some(table) = self.table(&place, item) else { continue };
+            self.only(&place, table, &["merge", "text_columns"]);
+            if let Some(item) = table.get("merge") {
+                let wanted = "\"rewrite\" or \"deletion-vectors\"";
+                let merge = self.parsed(&format!("{place} merge"), item, wanted, Merge::parse);
+                found.merge.extend(merge.map(|merge| (id.clone(), merge)));
+            }
+            if let Some(item) = table.get("text_columns") {
+                let columns = self.texts(&format!("{place} text_columns"), item);
+                let columns = columns.into_iter().map(|(_, column)| column).collect();
+                found.text_columns.insert(id, columns);
+            }
+        }
+        found
+    }
+}
+
+fn is_source_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    name.len() <= 40
+        && bytes.next().is_some_and(|b| b.is_ascii_lowercase())
+        && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
+}

@@ -1,0 +1,260 @@
+//! MySQL and MariaDB as sources, seen from blocking test code.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use lakeward_connectors::mysql::connection::{Connection, Server as Address, literal, quoted};
+use lakeward_connectors::secret::Secret;
+use serde_json::Value;
+
+use super::compare::SourceTable;
+use super::postgres::{Row, block_on, with_database};
+use super::{Res, Server, tag};
+
+/// No statement of a test takes longer; a lock that never ends becomes a failure.
+const LIMIT: Duration = Duration::from_secs(120);
+
+pub struct My {
+    connection: Mutex<Connection>,
+}
+
+impl My {
+    pub fn connect(url: &str, database: Option<&str>) -> Res<My> {
+        let address = Address::parse(&Secret::new(url), None).map_err(|e| e.full())?;
+        let connection = block_on(address.connect()).map_err(|e| e.full())?;
+        let my = My { connection: Mutex::new(connection) };
+        // What ordinary clients have, and the scripts count on.
+        my.exec("SET SESSION sql_mode = DEFAULT, lock_wait_timeout = 60")?;
+        match database {
+            Some(name) => my.exec(&format!("USE {}", quoted(name))).map(|()| my),
+            None => Ok(my),
+        }
+    }
+
+    pub fn exec(&self, sql: &str) -> Res<()> {
+        self.ask(sql, |connection, sql| {
+            Box::pin(async move {
+                // Some statements of scripts give rows, which nobody looks at.
+                match connection.select(sql).await {
+                    Ok(()) => loop {
+                        match connection.next_row().await {
+                            Ok(Some(_)) => {}
+                            Ok(None) => return Ok(Vec::new()),
+                            Err(refusal) => return Err(refusal.into_error("a statement")),
+                        }
+                    },
+                    Err(refusal) => Err(refusal.into_error("a statement")),
+                }
+            })
+        })
+        .map(|_| ())
+    }
+
+    pub fn rows(&self, sql: &str) -> Res<Vec<Row>> {
+        self.ask(sql, |connection, sql| Box::pin(connection.rows("a statement", sql)))
+    }
+
+    fn ask(
+        &self,
+        sql: &str,
+        asked: impl for<'a> FnOnce(&'a mut Connection, &'a str) -> Answer<'a>,
+    ) -> Res<Vec<Row>> {
+        let mut connection = self.connection.lock().expect("no holder panics");
+        let answer = async { tokio::time::timeout(LIMIT, asked(&mut connection, sql)).await };
+        match block_on(answer) {
+            Ok(answer) => answer.map_err(|e| e.full()),
+            Err(_) => Err(format!("no answer in {} s", LIMIT.as_secs())),
+        }
+    }
+}
+
+type Answer<'a> =
+    std::pin::Pin<Box<dyn Future<Output = lakeward_connectors::Result<Vec<Row>>> + Send + 'a>>;
+
+/// A database of one test, dropped at the end.
+pub struct Database {
+    pub server: Server,
+    pub name: String,
+    /// The server's: a source is a server, its tables are named with their database.
+    pub url: String,
+    admin: My,
+}
+
+impl Database {
+    pub fn create(server: Server, label: &str) -> Res<Database> {
+        let url = with_database(&server.url()?, "")?;
+        clean_up_after_the_dead(server, &url)?;
+        let name = format!("{}_{}", tag(), label.to_lowercase().replace(['-', ':', '.'], "_"));
+        let admin = My::connect(&url, None)?;
+        let database = Database { server, name, url, admin };
+        database.drop_now()?;
+        let create = format!("CREATE DATABASE {} CHARACTER SET utf8mb4", quoted(&database.name));
+        database.admin.exec(&create)?;
+        Ok(database)
+    }
+
+    pub fn connect(&self) -> Res<My> {
+        My::connect(&self.url, Some(&self.name))
+    }
+
+    pub fn drop_now(&self) -> Res<()> {
+        self.admin.exec(&format!("DROP DATABASE IF EXISTS {}", quoted(&self.name)))
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if let Err(e) = self.drop_now() {
+            eprintln!("the database {} was left behind: {e}", self.name);
+        }
+    }
+}
+
+/// Drops what test processes that are no longer alive left on the server; once per process.
+fn clean_up_after_the_dead(server: Server, url: &str) -> Res<()> {
+    static DONE: Mutex<Vec<Server>> = Mutex::new(Vec::new());
+    let mut done = DONE.lock().expect("no holder panics");
+    if done.contains(&server) {
+        return Ok(());
+    }
+    done.push(server);
+    let admin = My::connect(url, None)?;
+    for name in admin.rows("SHOW DATABASES LIKE 'lw%'")?.into_iter().flatten().flatten() {
+        let pid: String = name[2..].chars().take_while(char::is_ascii_digit).collect();
+        let ours = name[2..].starts_with(|c: char| c.is_ascii_digit());
+        if ours && !std::path::Path::new("/proc").join(pid).exists() {
+            admin.exec(&format!("DROP DATABASE {}", quoted(&name)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Column names and types.
+fn columns_of(my: &My, schema: &str, table: &str) -> Res<Vec<(String, String)>> {
+    let sql = format!(
+        "SELECT COLUMN_NAME, COLUMN_TYPE FROM information_schema.COLUMNS \
+         WHERE TABLE_SCHEMA = {} AND BINARY TABLE_NAME = {} ORDER BY ORDINAL_POSITION",
+        literal(schema),
+        literal(table)
+    );
+    let row = |row: Row| {
+        let [name, kind] = <[_; 2]>::try_from(row).ok()?;
+        Some((name?, kind?))
+    };
+    Ok(my.rows(&sql)?.into_iter().filter_map(row).collect())
+}
+
+/// The rows of a table, each value in the text of the reader of the lake.
+pub fn source_rows(my: &My, schema: &str, table: &str) -> Res<SourceTable> {
+    let columns = columns_of(my, schema, table)?;
+    my.exec("SET time_zone = '+00:00'")?;
+    let texts: Vec<_> = columns.iter().map(|(name, kind)| as_text(&quoted(name), kind)).collect();
+    let from = format!("{}.{}", quoted(schema), quoted(table));
+    let mut rows = my.rows(&format!("SELECT {} FROM {from}", texts.join(", ")))?;
+    for row in &mut rows {
+        for (value, (_, kind)) in row.iter_mut().zip(&columns) {
+            *value = value.take().map(|text| settled(text, kind));
+        }
+    }
+    Ok(SourceTable { columns: columns.into_iter().map(|(name, _)| name).collect(), rows })
+}
+
+fn word(kind: &str) -> &str {
+    kind.split(['(', ' ']).next().unwrap_or_default()
+}
+
+fn as_text(name: &str, kind: &str) -> String {
+    match word(kind) {
+        _ if kind == "bit(1)" => format!("IF({name} IS NULL, NULL, IF({name}, 't', 'f'))"),
+        "bit" | "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob"
+        | "vector" | "geometry" | "point" | "linestring" | "polygon" | "multipoint"
+        | "multilinestring" | "multipolygon" | "geomcollection" | "geometrycollection" => {
+            format!("CONCAT('\\\\x', LOWER(HEX({name})))")
+        }
+        "float" | "double" => format!("CONCAT({name} * 1e0)"),
+        "year" | "int" | "bigint" | "smallint" | "mediumint" | "tinyint" => format!("{name} + 0"),
+        "decimal" => format!("CONCAT({name})"),
+        _ => format!("CONVERT({name} USING utf8mb4)"),
+    }
+}
+
+/// The text of a value as the reader of the lake writes it.
+fn settled(text: String, kind: &str) -> String {
+    let fraction = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text.to_owned(),
+    };
+    match word(kind) {
+        "datetime" => fraction(&text),
+        "timestamp" => format!("{}+00", fraction(&text)),
+        "float" => number(text.parse::<f64>().map(|v| f64::from(v as f32)).ok(), &text),
+        "double" => number(text.parse::<f64>().ok(), &text),
+        _ => text,
+    }
+}
+
+/// A float by its value, whatever its text.
+pub fn number(value: Option<f64>, text: &str) -> String {
+    value.map_or_else(|| text.to_owned(), |value| format!("{value:?}"))
+}
+
+/// Whether the source has the rows that were recorded for the case.
+pub fn recorded(db: &Database, schema: &str, table: &str, expected: &Value) -> Res<()> {
+    let my = db.connect()?;
+    my.exec("SET time_zone = '+00:00'")?;
+    let from = format!("{}.{}", quoted(schema), quoted(table));
+    if let Some(count) = expected["row_count"].as_u64() {
+        let have = my.rows(&format!("SELECT COUNT(*) FROM {from}"))?;
+        let have = have.into_iter().flatten().flatten().next().unwrap_or_default();
+        return same(&count.to_string(), &have, table);
+    }
+    let columns = columns_of(&my, schema, table)?;
+    // As the recorder wrote them: bytes in hex, long values by length and MD5.
+    let text = |(name, kind): &(String, String)| {
+        let name = quoted(name);
+        let hex = [
+            "binary",
+            "varbinary",
+            "tinyblob",
+            "blob",
+            "mediumblob",
+            "longblob",
+            "bit",
+            "geometry",
+            "point",
+            "geomcollection",
+            "polygon",
+        ];
+        let text = match hex.contains(&word(kind)) {
+            true => format!("CONCAT('0x', HEX({name}))"),
+            false => format!("CAST({name} AS CHAR)"),
+        };
+        format!(
+            "IF(CHAR_LENGTH({text}) > 300, CONCAT('{{\"$len\":', CHAR_LENGTH({text}), \
+             ',\"$md5\":\"', MD5(CONVERT({text} USING utf8mb4)), '\"}}'), {text})"
+        )
+    };
+    let texts: Vec<_> = columns.iter().map(text).collect();
+    let have = my.rows(&format!("SELECT {} FROM {from}", texts.join(", ")))?;
+    let rows = expected["rows"].as_array().ok_or(format!("{table}: no rows recorded"))?;
+    let value = |value: &Value| match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    };
+    let want =
+        rows.iter().map(|row| row.as_array().into_iter().flatten().map(value).collect::<Row>());
+    let shown = |row: Row| format!("{row:?}");
+    let (mut want, mut have): (Vec<_>, Vec<_>) =
+        (want.map(shown).collect(), have.into_iter().map(shown).collect());
+    want.sort();
+    have.sort();
+    same(&want.join("\n"), &have.join("\n"), table)
+}
+
+fn same(want: &str, have: &str, table: &str) -> Res<()> {
+    if want == have {
+        return Ok(());
+    }
+    Err(format!("{table}: the source differs from the recorded rows:\n{have}\nrecorded:\n{want}"))
+}
