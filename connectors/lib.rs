@@ -1,8 +1,9 @@
 //! A database → changes.
 //!
-//! This crate reads one kind of source each in [`postgres`] (and, for tests, [`scripted`]) and
-//! turns what it reads into [`Batch`]es of Arrow columns. It knows no Delta: the crate `lakeward`
-//! drives a connector through the contract in [`source`] and owns everything behind it.
+//! This crate reads one kind of source each in [`postgres`], [`mysql`] and [`mongodb`] (and, for
+//! tests, [`scripted`]) and turns what it reads into [`Batch`]es of Arrow columns. It knows no Delta:
+//! the crate `lakeward` drives a connector through the contract in [`source`] and owns everything
+//! behind it.
 //!
 //! The vocabulary, from the bottom up: [`error`] says what to do about a failure, [`schema`] what
 //! a table looks like, [`change`] one value or operation, [`key`] the identity of a row, [`batch`]
@@ -13,6 +14,7 @@ pub mod change;
 pub mod error;
 pub mod filter;
 pub mod key;
+pub mod mongodb;
 pub mod mysql;
 pub mod postgres;
 pub mod schema;

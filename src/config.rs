@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 mod lake;
+mod mongodb;
 mod mysql;
 mod postgres;
 mod reader;

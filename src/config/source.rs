@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lakeward_connectors::filter::TableFilter;
 use lakeward_connectors::schema::TableId;
-use lakeward_connectors::{mysql, postgres};
+use lakeward_connectors::{mongodb, mysql, postgres};
 use toml::de::DeTable;
 
 use super::lake::duration;
@@ -33,6 +33,8 @@ pub enum Database {
     Postgres(postgres::Options),
     /// `[source.NAME.mysql]`: MySQL or MariaDB.
     MySql(mysql::Options),
+    /// `[source.NAME.mongodb]`.
+    Mongodb(mongodb::Options),
 }
 
 /// Runs an expression on the opened [`Source`](lakeward_connectors::Source) of a [`Database`],
@@ -56,6 +58,13 @@ macro_rules! with_source {
                     Err(error) => Err(error),
                 }
             }
+            $crate::config::Database::Mongodb(options) => {
+                match lakeward_connectors::mongodb::Mongodb::new(options.clone()) {
+                    #[allow(unused_mut, reason = "not every expression changes its source")]
+                    Ok(mut $source) => Ok($body),
+                    Err(error) => Err(error),
+                }
+            }
         }
     };
 }
@@ -74,12 +83,16 @@ macro_rules! with_position {
                 type $position = lakeward_connectors::mysql::position::Place;
                 $body
             }
+            $crate::config::Database::Mongodb(_) => {
+                type $position = lakeward_connectors::mongodb::position::Position;
+                $body
+            }
         }
     };
 }
 
 /// The kinds of databases as they are written in the file.
-const KINDS: [&str; 2] = ["postgres", "mysql"];
+const KINDS: [&str; 3] = ["postgres", "mysql", "mongodb"];
 
 /// What `[source.NAME.table."…"]` says of a source's tables.
 #[derive(Debug, Clone, Default)]
@@ -124,8 +137,8 @@ impl Reader<'_> {
     pub(super) fn sources(&mut self, root: &DeTable<'_>) -> BTreeMap<String, SourceConfig> {
         let mut sources = BTreeMap::new();
         let Some(item) = root.get("source") else {
-            let message = "there is no source; add [source.NAME.postgres] or [source.NAME.mysql] \
-                           with url and tables";
+            let message = "there is no source; add [source.NAME.postgres], [source.NAME.mysql] or \
+                           [source.NAME.mongodb] with url and tables";
             self.fault(0, message);
             return sources;
         };
@@ -155,8 +168,8 @@ impl Reader<'_> {
             [kind] => kind,
             [] => {
                 let message = format!(
-                    "source {name} has no database; add [source.{name}.postgres] or \
-                     [source.{name}.mysql]"
+                    "source {name} has no database; add [source.{name}.postgres], \
+                     [source.{name}.mysql] or [source.{name}.mongodb]"
                 );
                 self.fault(at, message);
                 return None;
@@ -176,7 +189,8 @@ impl Reader<'_> {
                 let text_columns = per_table.text_columns.clone();
                 self.postgres(&section, text_columns).map(Database::Postgres)
             }
-            _ => self.mysql(&section, per_table.text_columns.clone()).map(Database::MySql),
+            "mysql" => self.mysql(&section, per_table.text_columns.clone()).map(Database::MySql),
+            _ => self.mongodb(&section, &per_table.text_columns).map(Database::Mongodb),
         };
         Some(SourceConfig { database: database?, snapshot_connections, per_table })
     }

@@ -35,6 +35,12 @@ impl Source {
         Source { name, url, tables, text_columns: Vec::new(), settings: Vec::new() }
     }
 
+    /// All collections of `database`.
+    pub fn mongodb(name: &str, url: &str, database: &str) -> Source {
+        let tables = vec![format!("{database}.*")];
+        Source { tables, ..Source::new(name, url) }
+    }
+
     pub fn slot(&self) -> String {
         format!("lakeward_{}", self.name)
     }
@@ -221,7 +227,8 @@ impl Setup {
 
 fn write_source(toml: &mut String, source: &Source) {
     let Source { name, url, tables, .. } = source;
-    let kind = if url.starts_with("mysql") { "mysql" } else { "postgres" };
+    let kinds = ["mysql", "mongodb"];
+    let kind = kinds.into_iter().find(|kind| url.starts_with(kind)).unwrap_or("postgres");
     write!(toml, "\n[source.{name}.{kind}]\nurl = {url:?}\ntables = {tables:?}\n")
         .expect("a String takes all");
     let mut settings: BTreeMap<&str, String> = BTreeMap::new();

@@ -8,6 +8,7 @@ pub mod group;
 pub mod jobs;
 pub mod lake;
 pub mod modes;
+pub mod mongodb;
 pub mod mysql;
 pub mod postgres;
 pub mod reader;

@@ -2,6 +2,7 @@
 //! own database, in every mode, many databases to one daemon.
 
 mod deviations;
+mod mongo;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -124,6 +125,7 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
         }
         jobs.extend(scripts_themselves(&cases, &[server], select));
     }
+    jobs.extend(mongo::jobs(select)?);
     Ok(jobs)
 }
 
