@@ -178,7 +178,8 @@ impl Server {
         if let Some(config) = config {
             capabilities |= CAN_ENCRYPT;
             connection.send(&head(capabilities)).await?;
-            connection = connection.wrapped(async |socket| self.encrypt(socket, config).await).await?;
+            connection =
+                connection.wrapped(async |socket| self.encrypt(socket, config).await).await?;
         }
         let encrypted = config.is_some();
         let known = hello.capabilities & HAS_PLUGINS != 0;

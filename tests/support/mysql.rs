@@ -174,9 +174,9 @@ fn as_text(name: &str, kind: &str) -> String {
             let digits = 2 * usize::div_ceil(bits, 8);
             format!("CONCAT('\\\\x', LPAD(LOWER(HEX({name})), {digits}, '0'))")
         }
-        "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob"
-        | "vector" | "geometry" | "point" | "linestring" | "polygon" | "multipoint"
-        | "multilinestring" | "multipolygon" | "geomcollection" | "geometrycollection" => {
+        "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" | "vector"
+        | "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring"
+        | "multipolygon" | "geomcollection" | "geometrycollection" => {
             format!("CONCAT('\\\\x', LOWER(HEX({name})))")
         }
         "float" | "double" => format!("CONCAT({name} * 1e0)"),
