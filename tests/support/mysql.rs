@@ -74,7 +74,6 @@ type Answer<'a> =
 
 /// A database of one test, dropped at the end.
 pub struct Database {
-    pub server: Server,
     pub name: String,
     /// The server's: a source is a server, its tables are named with their database.
     pub url: String,
@@ -87,7 +86,7 @@ impl Database {
         clean_up_after_the_dead(server, &url)?;
         let name = format!("{}_{}", tag(), label.to_lowercase().replace(['-', ':', '.'], "_"));
         let admin = My::connect(&url, None)?;
-        let database = Database { server, name, url, admin };
+        let database = Database { name, url, admin };
         database.drop_now()?;
         let create = format!("CREATE DATABASE {} CHARACTER SET utf8mb4", quoted(&database.name));
         database.admin.exec(&create)?;
