@@ -281,8 +281,8 @@ fn altered(
     let names_once = expected.iter().all(|(name, _)| {
         expected.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name)).count() == 1
     });
-    let is_new = |name: &str| before.column(name).is_some();
-    let readded = expected.iter().any(|(name, known)| known.is_none() && is_new(name));
+    let was_there = |name: &str| before.column(name).is_some();
+    let readded = expected.iter().any(|(name, known)| known.is_none() && was_there(name));
     let agrees = expected.len() == now.columns.len()
         && expected.iter().zip(&now.columns).all(|((name, known), is)| match known {
             Some(known) => {
@@ -445,9 +445,9 @@ impl Draft<'_> {
             let at = columns.iter().position(|column| column.name == *name)?;
             let column = columns.get(at)?;
             let kind = Kind::parse(&column.source_type)?;
-            // A virtual column of a key is in no image of a row's key everywhere.
-            let virtual_ = self.columns.get(at)?.extra.contains("VIRTUAL");
-            if !kind.is_key() || virtual_ {
+            // Images that leave columns out may leave a virtual one out of a row's key.
+            let computed = self.columns.get(at)?.extra.contains("VIRTUAL");
+            if !kind.is_key() || computed {
                 return None;
             }
             let compare = match collation(&column.source_type) {

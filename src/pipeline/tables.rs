@@ -180,7 +180,13 @@ impl<S: Source> Pipeline<S> {
         let (catalog, look) = look(&mut self.source).await?;
         match catalog.tables.iter().find(|listed| listed.schema.id == *table) {
             Some(listed) => self.read_again(listed.schema.clone(), &look, reason),
-            None => self.stop_table(table, format!("{reason}; and now it is gone or refused")),
+            None => {
+                self.stop_table(table, format!("{reason}; and now it is gone or refused"));
+                // Dropped, and perhaps about to be made again: then it joins again.
+                if let Some(tracked) = self.tables.get_mut(table) {
+                    tracked.absent = true;
+                }
+            }
         }
         Ok(())
     }
