@@ -62,6 +62,8 @@ pub struct Mongodb {
     server: Option<Server>,
     /// Whether the lake knows this source.
     known: bool,
+    /// What the log held when it was looked at, once: nothing is asked of that later.
+    oldest: Option<Position>,
     /// Whether any collection keeps post-images.
     post_images: bool,
 }
@@ -83,6 +85,7 @@ impl Mongodb {
             shapes: Shapes::new(limits),
             server: None,
             known: false,
+            oldest: None,
             post_images: false,
             options,
         })
@@ -128,11 +131,13 @@ impl crate::source::Source for Mongodb {
     /// may not show more than that nothing is known to be lost.
     async fn establish(&mut self, _: &[Arc<TableSchema>]) -> Result<Established<Position>> {
         let server = self.server().await?;
-        let oldest = match self.known {
-            true => check::oplog(&server, 1).await.unwrap_or_default(),
-            false => server.majority().await?,
+        let oldest = match (self.oldest.take(), self.known) {
+            (Some(oldest), _) => oldest,
+            (None, true) => Position::at(check::oplog(&server, 1).await.unwrap_or_default()),
+            (None, false) => Position::at(server.majority().await?),
         };
-        Ok(Established { oldest: Position::at(oldest), identity: server.set })
+        self.oldest = Some(oldest.clone());
+        Ok(Established { oldest, identity: server.set })
     }
 
     async fn stream(
