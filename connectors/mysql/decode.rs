@@ -252,7 +252,10 @@ impl Decoder {
     /// Tables that the open transaction has changed can't go on.
     fn undone<S: Sink<Place>>(&mut self, why: &str, sink: &mut S) {
         let touched = self.open.as_mut().map(|open| std::mem::take(&mut open.touched));
-        for table in touched.unwrap_or_default() {
+        let touched = touched.unwrap_or_default();
+        for table in
+            touched.into_iter().filter(|table| self.by_id.contains_key(table)).collect::<Vec<_>>()
+        {
             self.stop(&table, why.to_owned(), sink);
         }
     }

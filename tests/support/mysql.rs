@@ -34,19 +34,7 @@ impl My {
 
     pub fn exec(&self, sql: &str) -> Res<()> {
         self.ask(sql, |connection, sql| {
-            Box::pin(async move {
-                // Some statements of scripts give rows, which nobody looks at.
-                match connection.select(sql).await {
-                    Ok(()) => loop {
-                        match connection.next_row().await {
-                            Ok(Some(_)) => {}
-                            Ok(None) => return Ok(Vec::new()),
-                            Err(refusal) => return Err(refusal.into_error("a statement")),
-                        }
-                    },
-                    Err(refusal) => Err(refusal.into_error("a statement")),
-                }
-            })
+            Box::pin(async move { connection.run("a statement", sql).await.map(|()| Vec::new()) })
         })
         .map(|_| ())
     }
