@@ -1,5 +1,6 @@
 //! MySQL and MariaDB as sources, seen from blocking test code.
 
+use md5::{Digest, Md5};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -221,17 +222,14 @@ pub fn recorded(db: &Database, schema: &str, table: &str, expected: &Value) -> R
             "geomcollection",
             "polygon",
         ];
-        let text = match hex.contains(&word(kind)) {
+        match hex.contains(&word(kind)) {
             true => format!("CONCAT('0x', HEX({name}))"),
             false => format!("CAST({name} AS CHAR)"),
-        };
-        format!(
-            "IF(CHAR_LENGTH({text}) > 300, CONCAT('{{\"$len\":', CHAR_LENGTH({text}), \
-             ',\"$md5\":\"', MD5(CONVERT({text} USING utf8mb4)), '\"}}'), {text})"
-        )
+        }
     };
     let texts: Vec<_> = columns.iter().map(text).collect();
     let have = my.rows(&format!("SELECT {} FROM {from}", texts.join(", ")))?;
+    let have = have.into_iter().map(|row| row.into_iter().map(|t| t.map(shortened)).collect());
     let rows = expected["rows"].as_array().ok_or(format!("{table}: no rows recorded"))?;
     let value = |value: &Value| match value {
         Value::Null => None,
@@ -242,10 +240,22 @@ pub fn recorded(db: &Database, schema: &str, table: &str, expected: &Value) -> R
         rows.iter().map(|row| row.as_array().into_iter().flatten().map(value).collect::<Row>());
     let shown = |row: Row| format!("{row:?}");
     let (mut want, mut have): (Vec<_>, Vec<_>) =
-        (want.map(shown).collect(), have.into_iter().map(shown).collect());
+        (want.map(shown).collect(), have.map(shown).collect());
     want.sort();
     have.sort();
     same(&want.join("\n"), &have.join("\n"), table)
+}
+
+/// A long value by its length and MD5, which not every server knows.
+fn shortened(text: String) -> String {
+    match text.chars().count() {
+        length if length > 300 => {
+            let sum: String =
+                Md5::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{{\"$len\":{length},\"$md5\":\"{sum}\"}}")
+        }
+        _ => text,
+    }
 }
 
 fn same(want: &str, have: &str, table: &str) -> Res<()> {
