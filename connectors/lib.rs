@@ -16,6 +16,7 @@ pub mod filter;
 pub mod key;
 pub mod mongodb;
 pub mod mysql;
+mod pace;
 pub mod postgres;
 pub mod schema;
 pub mod scripted;

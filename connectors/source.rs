@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Sender;
 
 use crate::batch::Batch;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::schema::{TableId, TableSchema};
 
 /// A place in a source's log. `Display` is what people see; serde is what the epoch file holds.
@@ -121,6 +121,18 @@ pub struct Finding {
     pub problem: String,
     /// The statement or setting that mends it.
     pub remedy: String,
+}
+
+impl Finding {
+    /// What `error` says, as something that has to be mended.
+    pub(crate) fn of(error: &Error) -> Self {
+        let remedy = error.remedy_text().unwrap_or_default().to_owned();
+        let mut problem = error.full();
+        if let Some(at) = problem.find(&format!("; {remedy}")).filter(|_| !remedy.is_empty()) {
+            problem.replace_range(at..at + 2 + remedy.len(), "");
+        }
+        Self { fatal: true, problem, remedy }
+    }
 }
 
 /// What a source's log calls one transaction.

@@ -198,5 +198,5 @@ fn fault(error: impl std::error::Error + Send + Sync + 'static) -> Error {
 fn damaged(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::config("a file of staged changes is damaged")
         .caused_by(cause)
-        .remedy("restore it, or run `lakeward remove` for its source to read every table again")
+        .remedy("the table is read again at the next start")
 }

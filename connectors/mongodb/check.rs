@@ -17,16 +17,16 @@ const WINDOW: u32 = 24 * 3600;
 pub async fn findings(source: &mut Mongodb) -> Result<Vec<Finding>> {
     let server = match source.server().await {
         Ok(server) => server,
-        Err(error) => return Ok(vec![from_error(&error)]),
+        Err(error) => return Ok(vec![Finding::of(&error)]),
     };
     let mut found = Findings::default();
     let (namespaces, filter) = (source.namespaces.clone(), source.filter.clone());
     match catalog::discover(&server, &namespaces, &filter, &source.shapes).await {
         Ok(catalog) => found.tables(&catalog, &source.options),
-        Err(error) => found.0.push(from_error(&error)),
+        Err(error) => found.0.push(Finding::of(&error)),
     }
     if let Err(error) = opens(source, &server).await {
-        found.0.push(from_error(&error));
+        found.0.push(Finding::of(&error));
     }
     match window(&server).await {
         Ok(seconds) => found.window(seconds),
@@ -124,16 +124,6 @@ fn js(text: &str) -> String {
     let mut out = String::new();
     super::json::quoted(text, &mut out);
     out
-}
-
-/// A finding that says what `error` says.
-fn from_error(error: &Error) -> Finding {
-    let remedy = error.remedy_text().unwrap_or_default().to_owned();
-    let mut problem = error.full();
-    if let Some(at) = problem.find(&format!("; {remedy}")).filter(|_| !remedy.is_empty()) {
-        problem.replace_range(at..at + 2 + remedy.len(), "");
-    }
-    Finding { fatal: true, problem, remedy }
 }
 
 #[cfg(test)]

@@ -14,11 +14,11 @@ pub async fn findings(source: &mut MySql) -> Result<Vec<Finding>> {
     let (patterns, name) = (source.options.tables.join(", "), source.server.reader_name.clone());
     let connection = match source.control().await {
         Ok(connection) => connection,
-        Err(error) => return Ok(vec![from_error(&error)]),
+        Err(error) => return Ok(vec![Finding::of(&error)]),
     };
     let mut found = Findings::default();
     let settings = LogSettings::read(connection).await?;
-    found.0.extend(settings.faults().iter().map(from_error));
+    found.0.extend(settings.faults().iter().map(Finding::of));
     found.settings(connection).await?;
     found.rights(connection).await?;
     if settings.log_bin {
@@ -205,16 +205,6 @@ impl Facts {
     }
 }
 
-/// A finding that says what `error` says.
-fn from_error(error: &Error) -> Finding {
-    let remedy = error.remedy_text().unwrap_or_default().to_owned();
-    let mut problem = error.full();
-    if let Some(at) = problem.find(&format!("; {remedy}")).filter(|_| !remedy.is_empty()) {
-        problem.replace_range(at..at + 2 + remedy.len(), "");
-    }
-    Finding { fatal: true, problem, remedy }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,7 +248,7 @@ mod tests {
     #[test]
     fn an_error_is_a_finding_with_its_remedy_once() {
         let error = Error::config("it is wrong").with("a", 1).remedy("mend it").caused_by("why");
-        let finding = from_error(&error);
+        let finding = Finding::of(&error);
         assert_eq!(finding.problem, "it is wrong (a 1): why");
         assert_eq!(finding.remedy, "mend it");
     }

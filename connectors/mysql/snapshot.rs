@@ -27,6 +27,7 @@ use super::position::{Gtid, Place, Visible};
 use super::server::Server;
 use super::view;
 use crate::error::{Error, Result};
+use crate::pace::Pace;
 use crate::schema::{Identity, TableId, TableSchema, Type};
 use crate::source::{ChunkReader, KeyText, Part, Range, Rows, View};
 
@@ -61,33 +62,9 @@ pub struct Reader {
     paces: HashMap<TableId, Pace>,
 }
 
-/// What earlier chunks of a table taught about its rows.
-#[derive(Debug, Clone, Copy)]
-struct Pace {
-    bytes_per_row: f64,
-    rows_per_second: f64,
-}
-
-impl Pace {
-    /// The first chunk of a table: rows as wide as the server says, and a modest speed.
-    fn first(table: &Table) -> Self {
-        Self { bytes_per_row: (table.row_bytes as f64).max(32.0), rows_per_second: 20_000.0 }
-    }
-
-    /// How many rows the next chunk may have: about a second, and not too many bytes.
-    fn rows(self, bytes: f64) -> u64 {
-        self.rows_per_second.min(bytes / self.bytes_per_row).clamp(100.0, 1_000_000.0) as u64
-    }
-
-    /// Half of what was known and half of what was seen; never more than four times as fast.
-    fn learn(&mut self, rows: u64, bytes: u64, took: Duration) {
-        if rows == 0 {
-            return;
-        }
-        let seen = rows as f64 / took.as_secs_f64().max(0.001);
-        self.rows_per_second = (self.rows_per_second + seen.min(self.rows_per_second * 7.0)) / 2.0;
-        self.bytes_per_row = (self.bytes_per_row + bytes as f64 / rows as f64) / 2.0;
-    }
+/// How wide the rows of a table are, as the server says.
+fn width(table: &Table) -> f64 {
+    table.row_bytes as f64
 }
 
 /// How a statement's rows ended.
@@ -175,7 +152,7 @@ impl Reader {
     /// Reads one range, and returns what is left of it.
     async fn next(&mut self, found: &Table, range: Range, send: &Parts) -> Result<Option<Range>> {
         let id = found.schema.id.clone();
-        let mut pace = self.paces.get(&id).copied().unwrap_or_else(|| Pace::first(found));
+        let mut pace = self.paces.get(&id).copied().unwrap_or_else(|| Pace::first(width(found)));
         let limit = pace.rows(self.chunk_bytes);
         let mut rows = Chunk::new(&found.schema, &self.shared)?;
         let began = Instant::now();

@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 
 use super::replication::literal;
 use super::{Control, Options, Postgres, catalog, fault, publication, slot};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::schema::TableId;
 use crate::source::Finding;
 
@@ -16,7 +16,7 @@ pub async fn findings(source: &mut Postgres) -> Result<Vec<Finding>> {
     let (catalog, server) = (source.catalog.clone(), source.server.clone());
     let control = match source.control().await {
         Ok(control) => control,
-        Err(error) => return Ok(vec![from_error(&error)]),
+        Err(error) => return Ok(vec![Finding::of(&error)]),
     };
     let mut found = Findings::default();
     found.settings(control, &options).await?;
@@ -34,7 +34,7 @@ pub async fn findings(source: &mut Postgres) -> Result<Vec<Finding>> {
     found.slot(control, &options).await?;
     // Logging in as a walsender shows what pg_hba.conf and the role allow better than any catalog.
     if let Err(error) = server.replication().await {
-        found.0.push(from_error(&error));
+        found.0.push(Finding::of(&error));
     }
     Ok(found.0)
 }
@@ -162,7 +162,7 @@ impl Findings {
                 self.note(format!("the slot {name} does not exist"), "the daemon will make it");
             }
             Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
-            Err(error) => self.0.push(from_error(&error)),
+            Err(error) => self.0.push(Finding::of(&error)),
         }
         let held = control.client.query_opt(HELD, &[name]).await;
         if let Some(row) = held.map_err(|error| fault::query("looking at the slot", error))? {
@@ -180,19 +180,10 @@ async fn slot_of(control: &Control, options: &Options) -> Result<Option<slot::Sl
     slot::look(&control.client, &options.slot).await
 }
 
-/// A finding that says what `error` says.
-fn from_error(error: &Error) -> Finding {
-    let remedy = error.remedy_text().unwrap_or_default().to_owned();
-    let mut problem = error.full();
-    if let Some(at) = problem.find(&format!("; {remedy}")).filter(|_| !remedy.is_empty()) {
-        problem.replace_range(at..at + 2 + remedy.len(), "");
-    }
-    Finding { fatal: true, problem, remedy }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     fn good() -> Facts {
         Facts {
@@ -230,7 +221,7 @@ mod tests {
     #[test]
     fn an_error_is_a_finding_with_its_remedy_once() {
         let error = Error::config("it is wrong").with("a", 1).remedy("mend it").caused_by("why");
-        let finding = from_error(&error);
+        let finding = Finding::of(&error);
         assert_eq!(finding.problem, "it is wrong (a 1): why");
         assert_eq!(finding.remedy, "mend it");
     }

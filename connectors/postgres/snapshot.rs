@@ -21,6 +21,7 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Result};
+use crate::pace::Pace;
 use crate::postgres::catalog::{self, Look, Options, Table, fault, quoted_table};
 use crate::postgres::connection::Server;
 use crate::postgres::position::{Commit, Lsn, Visible};
@@ -61,34 +62,9 @@ pub struct Reader {
     open: bool,
 }
 
-/// What earlier chunks of a table taught about its rows.
-#[derive(Debug, Clone, Copy)]
-struct Pace {
-    bytes_per_row: f64,
-    rows_per_second: f64,
-}
-
-impl Pace {
-    /// The first chunk of a table: rows as wide as its pages say, and a modest speed.
-    fn first(table: &Table) -> Self {
-        let bytes = table.access.pages as f64 * 8192.0 / (table.rows.max(1) as f64);
-        Self { bytes_per_row: bytes.max(32.0), rows_per_second: 20_000.0 }
-    }
-
-    /// How many rows the next chunk may have: about a second, and not too many bytes.
-    fn rows(self, bytes: f64) -> u64 {
-        self.rows_per_second.min(bytes / self.bytes_per_row).clamp(100.0, 1_000_000.0) as u64
-    }
-
-    /// Half of what was known and half of what was seen; never more than four times as fast.
-    fn learn(&mut self, rows: u64, bytes: u64, took: Duration) {
-        if rows == 0 {
-            return;
-        }
-        let seen = rows as f64 / took.as_secs_f64().max(0.001);
-        self.rows_per_second = (self.rows_per_second + seen.min(self.rows_per_second * 7.0)) / 2.0;
-        self.bytes_per_row = (self.bytes_per_row + bytes as f64 / rows as f64) / 2.0;
-    }
+/// How wide the rows of a table are, as its pages say.
+fn width(table: &Table) -> f64 {
+    table.access.pages as f64 * 8192.0 / (table.rows.max(1) as f64)
 }
 
 /// How a COPY ended.
@@ -201,7 +177,8 @@ impl Reader {
         range: Range,
         send: &Parts,
     ) -> Result<Option<Range>> {
-        let mut pace = self.paces.get(&table.id).copied().unwrap_or_else(|| Pace::first(found));
+        let mut pace =
+            self.paces.get(&table.id).copied().unwrap_or_else(|| Pace::first(width(found)));
         let limit = pace.rows(self.chunk_bytes);
         let select = Select { schema: table, access: &found.access };
         let mut rows = CopiedRows::new(table);

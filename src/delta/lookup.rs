@@ -37,9 +37,29 @@ impl Table {
             return Ok(());
         }
         let schema = self.known_schema()?;
-        self.view.forget_places();
         let shelf = self.lake.cache().table(&self.path);
-        let (mut index, known) = Index::open(shelf, has_key(&schema), &self.index_name(&schema));
+        let (index, known) = Index::open(shelf, has_key(&schema), &self.index_name(&schema));
+        let index = match self.fill(index, &known, &schema).await? {
+            Ok(index) => index,
+            Err(damaged) => {
+                // Whatever is wrong with what was saved, the lake has it all (P1).
+                self.lose_index(&damaged);
+                let empty = self.empty_index(&schema);
+                self.fill(empty, &BTreeMap::new(), &schema).await?.map_err(unusable)?
+            }
+        };
+        self.index = Some(index);
+        Ok(())
+    }
+
+    /// Adds the rows of all files of the view to an index that knows those of `known`.
+    async fn fill(
+        &mut self,
+        mut index: Index,
+        known: &BTreeMap<String, SavedFile>,
+        schema: &Arc<TableSchema>,
+    ) -> Result<Result<Index, Damaged>> {
+        self.view.forget_places();
         let mut missing = Vec::new();
         let files: Vec<_> = self.view.files().map(|(id, file)| (id, file.clone())).collect();
         for (id, file) in files {
@@ -51,9 +71,8 @@ impl Table {
                 _ => missing.push((id, file)),
             }
         }
-        self.add_files(&mut index, missing, &schema).await?;
-        self.index = Some(index);
-        Ok(())
+        let added = self.add_files(&mut index, missing, schema).await?;
+        Ok(added.map(|()| index))
     }
 
     /// Adds the rows of files to an index that lacks them.
@@ -62,7 +81,7 @@ impl Table {
         index: &mut Index,
         files: Vec<(FileId, DataFile)>,
         schema: &Arc<TableSchema>,
-    ) -> Result<()> {
+    ) -> Result<Result<(), Damaged>> {
         let rows: u64 = files.iter().map(|(_, file)| file.rows).sum();
         let many = rows >= (self.view.rows() / MANY).max(1);
         for (id, file) in files {
@@ -71,12 +90,18 @@ impl Table {
             self.view.number(id, Segment { first: 0, place: start, rows: *rows });
             let mut keys = FileKeys::open(&self.lake, &self.path, add, schema, *rows).await?;
             while let Some(found) = keys.next().await? {
-                if !many && self.holds_any(index, &found, file.deleted())? {
-                    return Err(duplicate(schema, &add.path));
+                if !many {
+                    match self.holds_any(index, &found, file.deleted()) {
+                        Ok(false) => {}
+                        Ok(true) => return Err(duplicate(schema, &add.path)),
+                        Err(damaged) => return Ok(Err(damaged)),
+                    }
                 }
                 for (row, key) in found.without(file.deleted()) {
                     index.skip(row - next);
-                    index.push(key).map_err(unusable)?;
+                    if let Err(damaged) = index.push(key) {
+                        return Ok(Err(damaged));
+                    }
                     next = row + 1;
                 }
             }
@@ -84,23 +109,28 @@ impl Table {
         }
         // Runs are merged for good here: what the view doesn't have was of files that are gone, or
         // of rows that the view, which has all that is committed, says are deleted.
-        if many
-            && rows > 0
-            && !index.join(|place| self.view.locate(place).is_some()).map_err(unusable)?
-        {
-            return Err(duplicate(schema, "one of several"));
+        if !many || rows == 0 {
+            return Ok(Ok(()));
         }
-        Ok(())
+        match index.join(|place| self.view.locate(place).is_some()) {
+            Ok(true) => Ok(Ok(())),
+            Ok(false) => Err(duplicate(schema, "one of several")),
+            Err(damaged) => Ok(Err(damaged)),
+        }
     }
 
     /// Whether `index` holds any of those rows, or they hold a key twice.
-    fn holds_any(&self, index: &mut Index, found: &FoundKeys, deleted: &Rows) -> Result<bool> {
+    fn holds_any(
+        &self,
+        index: &mut Index,
+        found: &FoundKeys,
+        deleted: &Rows,
+    ) -> Result<bool, Damaged> {
         if !index.is_unique() {
             return Ok(false);
         }
         let (keys, twice) = found.distinct(deleted);
-        let places = index.find(&keys, |place| self.view.locate(place).is_some());
-        let places = places.map_err(unusable)?;
+        let places = index.find(&keys, |place| self.view.locate(place).is_some())?;
         Ok(twice || (0..keys.len() as u32).any(|key| !places.of(key).is_empty()))
     }
 
@@ -134,7 +164,8 @@ impl Table {
             }
         }
         Err(Error::unavailable("the index of a table can't be read")
-            .with("Delta table", &self.path))
+            .with("Delta table", &self.path)
+            .remedy("see to the disk of lake.state_dir"))
     }
 
     /// Lets go of an index that is of no use, and of what is saved of it.
@@ -213,7 +244,9 @@ impl Table {
 
 /// An index that can't go on; whoever sees it tries again without what was saved.
 pub(super) fn unusable(damaged: Damaged) -> Error {
-    Error::unavailable("the index of a table can't be kept").caused_by(damaged)
+    Error::unavailable("the index of a table can't be kept")
+        .caused_by(damaged)
+        .remedy("it is made again from the lake; see to the disk of lake.state_dir if this stays")
 }
 
 /// Two rows of one key in the lake.

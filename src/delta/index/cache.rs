@@ -221,11 +221,12 @@ impl Shelf {
         self.retain(&BTreeSet::new());
     }
 
-    /// Changes a byte of every object in memory.
+    /// Changes a byte of the objects in memory whose names end like this.
     #[cfg(test)]
-    pub(crate) fn damage(&self) {
+    pub(crate) fn damage(&self, suffix: &str) {
         if let Location::Memory(objects) = &self.cache.place {
-            for bytes in objects.lock().unwrap_or_else(PoisonError::into_inner).values_mut() {
+            let mut objects = objects.lock().unwrap_or_else(PoisonError::into_inner);
+            for (_, bytes) in objects.iter_mut().filter(|(name, _)| name.ends_with(suffix)) {
                 let mut damaged = bytes.to_vec();
                 let middle = damaged.len() / 2;
                 damaged[middle] ^= 1;

@@ -176,7 +176,7 @@ impl Life {
                 self.lake.put(&hint_path(PATH), "{garbage".into()).await.expect("put");
             }
             Step::SaveIndex => self.table.save_index(),
-            Step::DamageIndex => self.lake.cache().table(PATH).damage(),
+            Step::DamageIndex => self.lake.cache().table(PATH).damage(""),
             Step::Refresh | Step::Optimize | Step::Delete(_) => {}
         }
         assert_eq!(self.table.rows(), self.pending.rows.len() as u64);

@@ -61,6 +61,26 @@ async fn small_files_are_folded() {
     assert_eq!(read_pairs(&lake, "s/t").await.len(), 100);
 }
 
+/// P1: what is saved may be worth nothing. Its damage shows only when rows are looked for that
+/// came after it was saved.
+#[tokio::test]
+async fn a_damaged_index_costs_time_only() {
+    let lake = Lake::memory();
+    let mut table = Table::create(&lake, "s/t");
+    let rows: Vec<_> = (0..2000).map(|n| (n, "x")).collect();
+    table.apply(&pairs_run(&[], &rows)).await.expect("applied");
+    commit(&mut table, 1).await;
+    table.save_index();
+    table.apply(&pairs_run(&[], &[(5000, "x")])).await.expect("applied");
+    commit(&mut table, 2).await;
+    drop(table);
+    lake.cache().table("s/t").damage(".run");
+    let mut table = Table::open(&lake, "s/t").await.expect("opened").expect("a table");
+    table.apply(&pairs_run(&[7], &[(1000, "y")])).await.expect("applied");
+    commit(&mut table, 3).await;
+    assert_eq!(read_pairs(&lake, "s/t").await.len(), 2000);
+}
+
 #[tokio::test]
 async fn files_that_nobody_needs_are_found() {
     let lake = Lake::memory();
