@@ -180,6 +180,7 @@ fn schema() -> Arc<TableSchema> {
         columns: (1..).zip(columns).map(column).collect(),
         identity: Identity::Key(vec![0]),
         storage: String::new(),
+        lasting_ids: false,
     })
 }
 

@@ -20,10 +20,30 @@ pub struct Change {
     pub op: Op,
     /// The row's key after the change ([`Batch::keys`]); of a delete, the deleted row's.
     pub key: u32,
-    /// The row's key before an update that changed it.
+    /// The row's key before an update that changed it: that row is gone. Of an insert, the key of a
+    /// row that stays, and from which come the values that were left out.
     pub old_key: Option<u32>,
-    /// The row's values in [`Batch::columns`]; a delete has none.
+    /// The row's values in [`Batch::columns`]. Those of a delete, if it has any, are what is left of
+    /// the row, if there was one (soft delete).
     pub row: Option<u32>,
+}
+
+/// A transaction, as a table tells of it that lists changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// Which one, in the source's own words.
+    pub transaction: String,
+    /// When it was committed, by the source's clock: microseconds of Unix time.
+    pub micros: i64,
+}
+
+/// Where a change stands in the source's log.
+#[derive(Debug, Clone)]
+pub struct Trace {
+    /// The transaction that made it.
+    pub committed: Arc<Committed>,
+    /// Its number among the transaction's changes of the table, from 0.
+    pub ordinal: u64,
 }
 
 /// Changes of one table under one schema, in the order of the source's commits (E1).
@@ -41,6 +61,9 @@ pub struct Batch {
     pub unchanged: Vec<Vec<u32>>,
     /// The serial numbers of the transactions, each with the index of its first change.
     pub transactions: Vec<(usize, u64)>,
+    /// For each change where it stands in the log, if that was asked for; empty otherwise, and for
+    /// the rows of a chunk.
+    pub traces: Vec<Trace>,
     /// What the batch takes of the memory budget, in bytes.
     pub size: usize,
 }
@@ -60,10 +83,11 @@ impl Batch {
     /// serial number, or `None` for a row that no transaction changed (a chunk's).
     pub fn retain(&mut self, keep: impl Fn(Option<u64>) -> bool) {
         let mut kept = Vec::with_capacity(self.changes.len());
-        let mut transactions = Vec::new();
+        let (mut transactions, mut traces) = (Vec::new(), Vec::new());
         for (index, change) in self.changes.iter().enumerate() {
             let serial = transaction_at(&self.transactions, index);
             if keep(serial) {
+                traces.extend(self.traces.get(index).cloned());
                 if let Some(serial) = serial {
                     start_transaction(&mut transactions, kept.len(), serial);
                 }
@@ -72,6 +96,7 @@ impl Batch {
         }
         self.changes = kept;
         self.transactions = transactions;
+        self.traces = traces;
     }
 }
 
@@ -96,6 +121,9 @@ pub struct Builder {
     columns: Vec<ColumnBuilder>,
     unchanged: Vec<Vec<u32>>,
     transactions: Vec<(usize, u64)>,
+    /// Where the next change stands, if that is kept.
+    trace: Option<Trace>,
+    traces: Vec<Trace>,
     rows: u32,
     size: usize,
     /// For each column, its place in the key, if it is part of it.
@@ -133,6 +161,8 @@ impl Builder {
             changes: Vec::new(),
             keys: Keys::default(),
             transactions: Vec::new(),
+            trace: None,
+            traces: Vec::new(),
             rows: 0,
             size: 0,
             schema,
@@ -174,6 +204,17 @@ impl Builder {
         start_transaction(&mut self.transactions, self.changes.len(), serial);
     }
 
+    /// Keeps where the changes stand that are pushed from here on, the first of them at `trace`. A
+    /// delete then comes with a row: of the values of its key, or of all where the row has no key.
+    pub fn trace(&mut self, trace: Trace) {
+        self.trace = Some(trace);
+    }
+
+    /// Where the next change stands, if that is kept.
+    pub fn next_trace(&self) -> Option<&Trace> {
+        self.trace.as_ref()
+    }
+
     /// The serial number of the transaction that made change number `index`.
     pub fn transaction_of(&self, index: usize) -> Option<u64> {
         transaction_at(&self.transactions, index)
@@ -196,13 +237,9 @@ impl Builder {
     ) -> Result<()> {
         let full = self.schema.identity == Identity::FullRow;
         match (op, old, row) {
-            (Op::Delete, Some(old), _) => {
-                let key = self.keys.push(&self.schema, old)?;
-                self.note(Op::Delete, key, None, None);
-            }
+            (Op::Delete, Some(old), _) => self.delete(old)?,
             (Op::Update, Some(old), Some(row)) if full => {
-                let key = self.keys.push(&self.schema, old)?;
-                self.note(Op::Delete, key, None, None);
+                self.delete(old)?;
                 let filled: Vec<_> = row
                     .iter()
                     .zip(old)
@@ -214,6 +251,21 @@ impl Builder {
             (_, _, None) => return Err(self.fault("a change has no row")),
         }
         Ok(())
+    }
+
+    fn delete(&mut self, old: &[Value<'_>]) -> Result<()> {
+        if self.trace.is_none() {
+            let key = self.keys.push(&self.schema, old)?;
+            self.note(Op::Delete, key, None, None);
+            return Ok(());
+        }
+        let key = key_columns(&self.schema);
+        let value = |at| match (key.contains(&at), old.get(at)) {
+            (true, Some(value)) => value.clone(),
+            _ => Value::Null,
+        };
+        let row: Vec<_> = (0..self.columns.len()).map(value).collect();
+        self.append(Op::Delete, None, &row)
     }
 
     fn append(&mut self, op: Op, old: Option<&[Value<'_>]>, row: &[Value<'_>]) -> Result<()> {
@@ -240,6 +292,11 @@ impl Builder {
     fn note(&mut self, op: Op, key: u32, old_key: Option<u32>, row: Option<u32>) {
         self.size += size_of::<Change>() + self.keys.get(key).len() + size_of::<usize>();
         self.changes.push(Change { op, key, old_key, row });
+        if let Some(trace) = &mut self.trace {
+            self.size += size_of::<Trace>();
+            self.traces.push(trace.clone());
+            trace.ordinal += 1;
+        }
     }
 
     fn fault(&self, what: &str) -> Error {
@@ -248,7 +305,8 @@ impl Builder {
 
     /// The finished batch.
     pub fn finish(self) -> Batch {
-        let Self { schema, changes, keys, columns, unchanged, transactions, rows, size, .. } = self;
+        let Self { schema, changes, keys, columns, unchanged, transactions, traces, .. } = self;
+        let (rows, size) = (self.rows, self.size);
         let arrays: Vec<ArrayRef> = columns.into_iter().map(ColumnBuilder::finish).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(rows as usize));
         let arrow = Arc::new(arrow_schema(&schema));
@@ -260,7 +318,7 @@ impl Builder {
             + keys.size()
             + unchanged.iter().map(|rows| rows.capacity() * size_of::<u32>()).sum::<usize>();
         let size = size.max(reserved);
-        Batch { schema, changes, keys, columns, unchanged, transactions, size }
+        Batch { schema, changes, keys, columns, unchanged, transactions, traces, size }
     }
 }
 

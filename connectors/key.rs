@@ -128,6 +128,7 @@ fn encode_row(schema: &TableSchema, row: &[Value<'_>], out: &mut Vec<u8>) -> Res
                     .ok_or_else(|| fault(column, "of another type than its column"))?;
             }
         }
+        Identity::None => {}
     }
     Ok(())
 }
@@ -301,11 +302,13 @@ impl<'a> KeyReader<'a> {
     }
 }
 
-/// The columns (indices) that a key is made of: the key's, or all for [`Identity::FullRow`].
+/// The columns (indices) that a key is made of: the key's, all for [`Identity::FullRow`], none for
+/// [`Identity::None`].
 pub fn key_columns(schema: &TableSchema) -> Vec<usize> {
     match &schema.identity {
         Identity::Key(columns) => columns.clone(),
         Identity::FullRow => (0..schema.columns.len()).collect(),
+        Identity::None => Vec::new(),
     }
 }
 
@@ -354,6 +357,15 @@ pub fn key_texts(schema: &TableSchema, mut key: &[u8]) -> Option<Vec<String>> {
         key = rest;
     }
     key.is_empty().then_some(texts)
+}
+
+/// A value as text that is the same for equal values, of whatever width its column is; `None` for a
+/// list, and for a value of another type than `kind`.
+pub fn value_text(kind: &Type, value: &Value<'_>) -> Option<String> {
+    let mut bytes = Vec::new();
+    encode(kind, value, &mut bytes)?;
+    let (text, _) = part_text(kind, &bytes)?;
+    Some(text)
 }
 
 fn part_text<'a>(kind: &Type, key: &'a [u8]) -> Option<(String, &'a [u8])> {

@@ -98,11 +98,31 @@ pub enum Type {
     List(Box<Type>),
 }
 
+impl Type {
+    /// Whether this is another type than `narrower`, and holds all of its values as they are.
+    pub fn holds(&self, narrower: &Type) -> bool {
+        match (narrower, self) {
+            (Type::Int16, Type::Int32 | Type::Int64)
+            | (Type::Int32, Type::Int64)
+            | (Type::Float32, Type::Float64) => true,
+            (
+                Type::Decimal { precision, scale },
+                Type::Decimal { precision: wider, scale: finer },
+            ) => {
+                let whole = i16::from(*precision) - i16::from(*scale);
+                let room = i16::from(*wider) - i16::from(*finer);
+                (precision, scale) != (wider, finer) && finer >= scale && room >= whole
+            }
+            _ => false,
+        }
+    }
+}
+
 /// One column.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Column {
     /// What the source calls this column for as long as it exists, whatever its name: Postgres'
-    /// `attnum`. Tells a rename from a drop and an add.
+    /// `attnum`. Tells a rename from a drop and an add, where they [last](TableSchema::lasting_ids).
     pub id: u32,
     /// Its name.
     pub name: String,
@@ -158,6 +178,9 @@ pub enum Identity {
     Key(Vec<usize>),
     /// The whole row; equal rows are counted (REPLICA IDENTITY FULL without a usable key).
     FullRow,
+    /// Nothing: rows are added, and none ever changes or goes (a table that lists changes). Never
+    /// that of a source's table.
+    None,
 }
 
 /// A table as it is at some position.
@@ -172,6 +195,10 @@ pub struct TableSchema {
     /// Everything about the table that changes rows without a trace in the log, as marks that
     /// [`rewritten`] compares.
     pub storage: String,
+    /// Whether [`Column::id`] never stands for two columns, one after the other: MySQL knows only
+    /// their places.
+    #[serde(default)]
+    pub lasting_ids: bool,
 }
 
 /// What to do to go from one schema of a table to another.
@@ -181,6 +208,9 @@ pub enum Evolution {
     Same,
     /// Columns came (null in all older rows) or went; rows stay as they are.
     InPlace,
+    /// Columns have other names, or types that hold all their older values: rows stay as they are,
+    /// once they are written with them.
+    Convert,
     /// Old rows differ in a way that the stream does not show: read the table again. Says why.
     Snapshot(String),
 }
@@ -191,11 +221,11 @@ impl TableSchema {
         self.columns.iter().position(|column| column.name == name)
     }
 
-    /// The indices of the key's columns; empty for [`Identity::FullRow`].
+    /// The indices of the key's columns; empty where there is no key.
     pub fn key(&self) -> &[usize] {
         match &self.identity {
             Identity::Key(columns) => columns,
-            Identity::FullRow => &[],
+            Identity::FullRow | Identity::None => &[],
         }
     }
 
@@ -207,20 +237,26 @@ impl TableSchema {
         if self == next {
             return Evolution::Same;
         }
+        let (lasting, mut converted) = (self.lasting_ids && next.lasting_ids, false);
         for column in &next.columns {
             match self.columns.iter().find(|old| old.id == column.id) {
-                Some(old) if old.name != column.name => {
+                Some(old) if lasting && column.kind.holds(&old.kind) => converted = true,
+                Some(old) if old.name != column.name && !lasting => {
                     let (from, to) = (&old.name, &column.name);
                     return Evolution::Snapshot(format!("column {from} was renamed to {to}"));
                 }
                 Some(old) if old.kind != column.kind || old.source_type != column.source_type => {
                     return Evolution::Snapshot(format!("column {} changed its type", column.name));
                 }
+                Some(old) => converted |= old.name != column.name,
                 None if column.missing.is_some() => {
                     let name = &column.name;
                     return Evolution::Snapshot(format!("column {name} was added with a default"));
                 }
-                None if self.column(&column.name).is_some() => {
+                None if self
+                    .column(&column.name)
+                    .is_some_and(|at| !lasting || !self.keeps(at, next)) =>
+                {
                     let name = &column.name;
                     return Evolution::Snapshot(format!("column {name} was dropped and added"));
                 }
@@ -238,7 +274,13 @@ impl TableSchema {
         if self.identity == Identity::FullRow && self.column_ids() != next.column_ids() {
             return Evolution::Snapshot("columns of a table without a key changed".to_owned());
         }
-        Evolution::InPlace
+        if converted { Evolution::Convert } else { Evolution::InPlace }
+    }
+
+    /// Whether the column at place `at` is one of `next`, by whatever name.
+    fn keeps(&self, at: usize, next: &TableSchema) -> bool {
+        let id = self.columns.get(at).map(|column| column.id);
+        next.columns.iter().any(|column| Some(column.id) == id)
     }
 
     fn column_ids(&self) -> Vec<u32> {
@@ -250,7 +292,7 @@ impl TableSchema {
             Identity::Key(key) => {
                 Some(key.iter().filter_map(|&i| self.columns.get(i)).map(|c| c.id).collect())
             }
-            Identity::FullRow => None,
+            Identity::FullRow | Identity::None => None,
         }
     }
 }

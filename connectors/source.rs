@@ -27,6 +27,7 @@ pub trait Position:
     type Transaction: Clone
         + PartialEq
         + Debug
+        + Display
         + Serialize
         + DeserializeOwned
         + Send
@@ -238,6 +239,12 @@ pub enum Resolved {
 pub trait Sink<P: Position> {
     /// A transaction begins.
     fn begin(&mut self, transaction: P::Transaction);
+
+    /// When the transaction that has just begun was committed, by the source's clock: microseconds
+    /// of Unix time. Called after [`begin`](Self::begin), before any change.
+    fn committed_at(&mut self, micros: i64) {
+        let _ = micros;
+    }
 
     /// The builder for changes of `table`; `None` when the table skips this transaction.
     fn rows(&mut self, schema: &Arc<TableSchema>) -> Option<&mut crate::batch::Builder>;

@@ -1,11 +1,10 @@
 //! Decoded changes on their way to a flush: per table an ordered list of steps, cut only between
 //! transactions.
 
-use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use lakeward_connectors::batch::{Batch, Builder};
+use lakeward_connectors::batch::{Batch, Builder, Committed, Trace};
 use lakeward_connectors::schema::{TableId, TableSchema};
 use lakeward_connectors::source::{Position, Sink, View};
 
@@ -20,8 +19,13 @@ const BATCH_BYTES: usize = 4 << 20;
 pub enum Step {
     /// Rows come, change and go.
     Rows(Batch),
-    /// All rows are gone, by the transaction of this serial number.
-    Truncate(u64),
+    /// All rows are gone.
+    Truncate {
+        /// By the transaction of this serial number.
+        serial: u64,
+        /// Where it stands in the log, if the table asks for it.
+        trace: Option<Trace>,
+    },
     /// Columns came or went in place.
     Evolve(Arc<TableSchema>),
     /// A new generation begins beside the visible rows, under this schema (S9).
@@ -48,12 +52,17 @@ pub type Work = BTreeMap<TableId, Vec<Step>>;
 pub struct Changes<P: Position> {
     tables: Vec<(TableId, Table<P>)>,
     by_id: HashMap<TableId, usize>,
+    /// Tables that ask where their changes stand in the log.
+    traced: BTreeSet<TableId>,
     /// The table of the last change: most changes are of the table of the one before.
     last: Option<(Arc<TableSchema>, usize)>,
     /// Where the log has been read up to, between transactions.
     position: P,
     /// The open transaction and its serial number.
     open: Option<(P::Transaction, u64)>,
+    /// What traced tables are told of it.
+    committed: Option<Arc<Committed>>,
+    open_micros: i64,
     /// Whether the open transaction has changed a table that is kept.
     relevant: bool,
     /// Whether every transaction counts as relevant: a table is about to join whose changes are
@@ -88,6 +97,8 @@ struct Table<P> {
     noted: usize,
     /// Whether changes are dropped: the table has stopped.
     stopped: bool,
+    /// Where the next change stands in the log, if the table asks for it.
+    trace: Option<Trace>,
 }
 
 impl<P> Default for Table<P> {
@@ -102,16 +113,21 @@ impl<P> Default for Table<P> {
             touched: None,
             noted: 0,
             stopped: false,
+            trace: None,
         }
     }
 }
 
 impl<P: Position> Changes<P> {
-    /// Nothing yet; the stream starts at `position`.
-    pub fn new(position: P) -> Self {
+    /// Nothing yet; the stream starts at `position`. The changes of `traced` tables come with where
+    /// they stand in the log.
+    pub fn new(position: P, traced: BTreeSet<TableId>) -> Self {
         Self {
             tables: Vec::new(),
             by_id: HashMap::new(),
+            traced,
+            committed: None,
+            open_micros: 0,
             last: None,
             position,
             open: None,
@@ -329,6 +345,24 @@ fn find<'a, P>(
     by_id.get(id).and_then(|&at| tables.get_mut(at)).map(|(_, table)| table)
 }
 
+/// What tables are told of the open transaction.
+fn named<'a>(
+    committed: &'a mut Option<Arc<Committed>>,
+    transaction: &impl ToString,
+    micros: i64,
+) -> &'a Arc<Committed> {
+    committed
+        .get_or_insert_with(|| Arc::new(Committed { transaction: transaction.to_string(), micros }))
+}
+
+/// Where the next change of a transaction stands, after the one that would have stood at `before`.
+fn following(before: Option<&Trace>, committed: &Arc<Committed>) -> Trace {
+    match before.filter(|before| Arc::ptr_eq(&before.committed, committed)) {
+        Some(before) => before.clone(),
+        None => Trace { committed: Arc::clone(committed), ordinal: 0 },
+    }
+}
+
 impl<P: Position> Table<P> {
     /// Whether a transaction is none of its business: it has stopped, or holds it (E6).
     fn skips(&self, transaction: &P::Transaction) -> bool {
@@ -355,6 +389,7 @@ impl<P> Table<P> {
         self.note();
         self.noted = 0;
         let Some(builder) = self.builder.take() else { return };
+        self.trace = builder.next_trace().cloned();
         if !builder.is_empty() {
             let batch = builder.finish();
             self.size += batch.size;
@@ -366,8 +401,13 @@ impl<P> Table<P> {
 impl<P: Position> Sink<P> for Changes<P> {
     fn begin(&mut self, transaction: P::Transaction) {
         self.open = Some((transaction, self.serial));
+        self.committed = None;
         self.relevant = self.track_all;
         self.serial += 1;
+    }
+
+    fn committed_at(&mut self, micros: i64) {
+        self.open_micros = micros;
     }
 
     fn rows(&mut self, schema: &Arc<TableSchema>) -> Option<&mut Builder> {
@@ -399,6 +439,11 @@ impl<P: Position> Sink<P> for Changes<P> {
         self.count += 1;
         let builder = table.builder.get_or_insert_with(|| Builder::new(schema.clone()));
         builder.transaction(*serial);
+        if !self.traced.is_empty() && self.traced.contains(&schema.id) {
+            let committed = named(&mut self.committed, transaction, self.open_micros);
+            let next = following(builder.next_trace().or(table.trace.as_ref()), committed);
+            builder.trace(next);
+        }
         Some(builder)
     }
 
@@ -416,7 +461,13 @@ impl<P: Position> Sink<P> for Changes<P> {
         {
             touched.truncate(*serial);
         }
-        table.steps.push(Step::Truncate(*serial));
+        let trace = self.traced.contains(id).then(|| {
+            let committed = named(&mut self.committed, transaction, self.open_micros);
+            let trace = following(table.trace.as_ref(), committed);
+            table.trace = Some(Trace { ordinal: trace.ordinal + 1, ..trace.clone() });
+            trace
+        });
+        table.steps.push(Step::Truncate { serial: *serial, trace });
     }
 
     fn commit(&mut self, position: P, micros: i64) {

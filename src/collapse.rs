@@ -49,6 +49,9 @@ pub struct NewRow {
     pub from: Cell,
     /// For each column that the source left out, where its value is (ascending columns).
     pub carried: Vec<(u32, From)>,
+    /// Whether the row comes only if the lake has the values that it carries: what a delete leaves
+    /// (soft delete) of a row that may not be there.
+    pub optional: bool,
 }
 
 /// A row of one of [`Collapsed::batches`].
@@ -92,12 +95,24 @@ pub fn collapse(batches: Vec<Batch>) -> Result<Collapsed> {
     let (keys, removals, rows) = match schema.identity {
         Identity::Key(_) => keyed::run(&batches)?,
         Identity::FullRow => multiset::run(&batches)?,
+        Identity::None => every_row(&batches),
     };
     Ok(Collapsed { schema, batches, keys, removals, rows })
 }
 
 /// The parts of a [`Collapsed`] that the walk produces.
 type Parts = (Keys, Vec<Removal>, Vec<NewRow>);
+
+/// Every row that any change brings, all under one key that means nothing.
+fn every_row(batches: &[Batch]) -> Parts {
+    let mut keys = Keys::default();
+    let key = keys.push_bytes(&[]);
+    let changes =
+        (0..).zip(batches).flat_map(|(batch, of)| of.changes.iter().map(move |c| (batch, c)));
+    let cells = changes.filter_map(|(batch, change)| Some(Cell { batch, row: change.row? }));
+    let row = |from| NewRow { key, from, carried: Vec::new(), optional: false };
+    (keys, Vec::new(), cells.map(row).collect())
+}
 
 /// The row that `change` brings.
 fn cell_of(batch: usize, change: &Change) -> Result<Cell> {

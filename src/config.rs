@@ -12,10 +12,12 @@ mod mysql;
 mod postgres;
 mod reader;
 mod source;
+mod table;
 
 pub use lake::LakeConfig;
 use reader::{Reader, line_of};
 pub use source::{Database, SourceConfig};
+pub use table::PerTable;
 
 /// What a user configured, with every default filled in.
 #[derive(Debug, Clone)]
@@ -96,7 +98,7 @@ impl Config {
             let at = error.span().map_or(0, |span| span.start);
             vec![Fault { line: line_of(text, at), message: error.message().to_owned() }]
         })?;
-        let mut reader = Reader { text, variable: &variable, faults: Vec::new() };
+        let mut reader = Reader { text, variable: &variable, mask_key: None, faults: Vec::new() };
         let config = reader.config(document.get_ref());
         match reader.faults.is_empty() {
             true => Ok(config),
@@ -117,6 +119,7 @@ impl Reader<'_> {
             None => None,
         };
         let lake = section(self, "lake").unwrap_or_else(|| empty.clone());
+        self.read_mask_key(&lake);
         let log = section(self, "log").unwrap_or_else(|| empty.clone());
         let http = section(self, "http").unwrap_or_else(|| empty.clone());
         let lake = self.lake(&lake);

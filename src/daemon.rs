@@ -71,6 +71,7 @@ pub async fn keep(
             snapshot_connections: source.snapshot_connections,
             merging: Merging {
                 modes: source.per_table.merge.clone(),
+                shapes: source.per_table.shapes.clone(),
                 intervals: source.per_table.merge_interval.clone(),
                 cadence: Cadence { bytes: memory / 4, ..Cadence::default() },
             },

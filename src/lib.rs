@@ -2,7 +2,7 @@
 //!
 //! [`pipeline`] drives one source: it decodes into [`buffer`], lets [`snapshot`] read existing rows
 //! whose [`window`]s close into the same buffer, and hands both to the [`writer`], which
-//! [`collapse`]s them, applies them to tables of the [`delta`] lake, or keeps them [`staged`] for a
+//! gives them the lake's [`shape`], [`collapse`]s them, applies them to tables of the [`delta`] lake, or keeps them [`staged`] for a
 //! later merge, and closes an [`epoch`].
 //! [`daemon`] keeps one pipeline a source running; [`report`] is what the other commands say.
 
@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod pipeline;
 pub mod planted;
 pub mod report;
+pub mod shape;
 pub mod snapshot;
 pub mod staged;
 pub mod start;

@@ -205,7 +205,7 @@ impl<S: Source> Pipeline<S> {
         let now = Instant::now();
         let mut pipeline = Self {
             snapshots: Snapshots::new(settings.snapshot_connections),
-            changes: Changes::new(resume.clone()),
+            changes: Changes::new(resume.clone(), settings.merging.traced()),
             stream,
             source,
             tables: BTreeMap::new(),

@@ -91,6 +91,7 @@ fn rows(batch: &Batch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
         (BinaryBuilder::new(), BinaryBuilder::new(), BinaryBuilder::new());
     for change in &batch.changes {
         ops.append_value(match change.op {
+            Op::Delete if change.row.is_some() => 4,
             Op::Read => 0,
             Op::Insert => 1,
             Op::Update => 2,
@@ -154,16 +155,16 @@ impl Reader {
         let (mut keys, mut changes) = (Keys::default(), Vec::with_capacity(rows.num_rows()));
         let mut unchanged = vec![Vec::new(); width];
         for row in 0..rows.num_rows() {
-            let op = match ops.value(row) {
+            let (code, number) = (ops.value(row), row as u32);
+            let op = match code {
                 0 => Op::Read,
                 1 => Op::Insert,
                 2 => Op::Update,
-                3 => Op::Delete,
+                3 | 4 => Op::Delete,
                 _ => return Err(damaged("it has an unknown operation")),
             };
             let key = keys.push_bytes(keys_found.value(row));
             let old_key = old_keys.is_valid(row).then(|| keys.push_bytes(old_keys.value(row)));
-            let number = row as u32;
             if out.is_valid(row) {
                 for column in out.value(row).chunks_exact(4) {
                     let column =
@@ -171,14 +172,23 @@ impl Reader {
                     unchanged.get_mut(column).ok_or_else(wrong)?.push(number);
                 }
             }
-            changes.push(Change { op, key, old_key, row: (op != Op::Delete).then_some(number) });
+            changes.push(Change { op, key, old_key, row: (code != 3).then_some(number) });
         }
         let arrays: Vec<_> = rows.columns().iter().skip(OWN).cloned().collect();
         let arrow = Arc::new(arrow_schema(&self.schema));
         let columns = RecordBatch::try_new(arrow, arrays).map_err(damaged)?;
         let size = columns.get_array_memory_size() + keys.size();
         let (schema, transactions) = (Arc::clone(&self.schema), Vec::new());
-        Ok(Batch { schema, changes, keys, columns, unchanged, transactions, size })
+        Ok(Batch {
+            schema,
+            changes,
+            keys,
+            columns,
+            unchanged,
+            transactions,
+            traces: Vec::new(),
+            size,
+        })
     }
 }
 

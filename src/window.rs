@@ -168,7 +168,9 @@ pub fn unseen_steps<T, V: View<T>>(
     steps
         .into_iter()
         .filter_map(|step| match step {
-            Step::Truncate(serial) => newer(serial).then_some(Step::Truncate(serial)),
+            Step::Truncate { serial, trace } => {
+                newer(serial).then_some(Step::Truncate { serial, trace })
+            }
             Step::Rows(mut batch) => {
                 batch.retain(|serial| serial.is_none_or(newer));
                 (!batch.changes.is_empty()).then_some(Step::Rows(batch))

@@ -21,6 +21,8 @@ use crate::planted::{self, Bug};
 
 mod maintain;
 mod slot;
+#[cfg(test)]
+mod tests;
 
 use slot::Slot;
 pub use slot::{Cadence, Merging, Size};
@@ -149,10 +151,14 @@ impl<P: Position> Writer<P> {
                 fenced = fenced.max(found);
                 txn = table.txn(&app_id);
             }
-            let schema = table.schema().cloned();
+            let schema = table.source_schema().cloned();
             let Some(member) = file.holds(&id, txn) else { continue };
             slot.take_over(&member.staged);
-            members.insert(id.clone(), (member.clone(), schema));
+            let mut start = member.clone();
+            if let Some(reason) = slot.is_of_another_shape() {
+                (start.state, start.reason) = (State::Gap, Some(reason));
+            }
+            members.insert(id.clone(), (start, schema));
             self.members.insert(id, member);
         }
         if fenced > next || self.ledger.is_superseded().await? {
@@ -187,7 +193,8 @@ impl<P: Position> Writer<P> {
 
     fn put(&mut self, id: TableId, table: Table) {
         let interval = self.merging.intervals.get(&id).copied();
-        self.tables.insert(id, Slot::new(table, interval));
+        let shape = self.merging.shapes.get(&id).cloned().unwrap_or_default();
+        self.tables.insert(id, Slot::new(table, interval, shape));
     }
 
     fn slot(&mut self, id: &TableId) -> Result<&mut Slot> {
@@ -359,7 +366,7 @@ impl<P: Position> Writer<P> {
         let (mut missing, mut lost) = (BTreeMap::new(), Vec::new());
         for (id, slot) in &mut self.tables {
             let Some(member) = plan.members.get_mut(id) else { continue };
-            if !matches!(member.state, State::Live | State::Snapshot) {
+            if !matches!(member.state, State::Live | State::Snapshot) && slot.is_mirror() {
                 slot.drop_staged();
             }
             if let Some((state, reason)) = slot.fault.take() {

@@ -221,7 +221,10 @@ impl Decoder {
     ) -> Result<Decoded> {
         self.unresolved = None;
         match message {
-            Message::Begin(time) => sink.begin(*time),
+            Message::Begin(time) => {
+                sink.begin(*time);
+                sink.committed_at(i64::from(time.seconds) * 1_000_000);
+            }
             Message::Event(event) => return self.event(event, sink),
             Message::End(position, micros) => sink.commit(position.clone(), *micros),
             Message::Progress(position) => sink.progress(position.clone()),

@@ -178,6 +178,7 @@ impl Shape {
             columns,
             identity: Identity::Key(vec![0]),
             storage: STORAGE.to_owned(),
+            lasting_ids: false,
         }
     }
 }

@@ -343,6 +343,7 @@ impl Draft<'_> {
             columns,
             identity,
             storage: format!("engine={}", self.table.engine.to_ascii_lowercase()),
+            lasting_ids: false,
         };
         Look::Kept(Box::new(Table {
             schema: Arc::new(schema),

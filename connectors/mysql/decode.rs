@@ -146,7 +146,10 @@ impl Decoder {
         match event.read()? {
             Said::Rows(rows) => self.rows(&rows, sink)?,
             Said::TableMap(map) => return Ok(self.map(map, answered, sink)),
-            Said::Begin(gtid, unit) => self.begin(gtid, unit, sink),
+            Said::Begin(gtid, unit) => {
+                self.begin(gtid, unit, sink);
+                sink.committed_at(i64::from(event.seconds) * 1_000_000);
+            }
             Said::Commit => self.end(event, sink),
             Said::Query(query) => {
                 let effect = self.effect(&query);

@@ -169,7 +169,7 @@ fn look(row: TableRow, types: &Types, options: &Options) -> Result<Look> {
         crate::Identity::Key(key) => {
             key.iter().filter_map(|&at| columns.get(at)).map(|c| c.cast.clone()).collect()
         }
-        crate::Identity::FullRow => Vec::new(),
+        crate::Identity::FullRow | crate::Identity::None => Vec::new(),
     };
     let only = if row.kind == 'p' { "" } else { "only " };
     let access = Access {
@@ -182,7 +182,7 @@ fn look(row: TableRow, types: &Types, options: &Options) -> Result<Look> {
     let rows = row.rows.max(0.0) as u64;
     let storage = row.storage(&columns).marks();
     let columns = columns.into_iter().map(|column| lake_column(column, types, texts)).collect();
-    let schema = TableSchema { id, columns, identity, storage };
+    let schema = TableSchema { id, columns, identity, storage, lasting_ids: true };
     let relation = Relation::new(Arc::new(schema))?;
     Ok(Look::Kept(Box::new(Table { relation, rows, access })))
 }

@@ -86,7 +86,7 @@ impl Relation {
         match (message.replica_identity, &self.schema.identity) {
             // Old rows come whole. Under NOTHING there are only inserts.
             (b'f' | b'n', _) => true,
-            (_, Identity::FullRow) => false,
+            (_, Identity::FullRow | Identity::None) => false,
             (_, Identity::Key(key)) => {
                 message.columns.iter().enumerate().all(|(at, sent)| sent.key == key.contains(&at))
             }
@@ -141,9 +141,10 @@ impl Decoder {
                     sink.truncate(&table.relation.schema.id);
                 }
             }
-            Message::Begin { final_lsn, xid } => {
+            Message::Begin { final_lsn, micros, xid } => {
                 self.in_transaction = true;
                 sink.begin(Commit { lsn: Lsn(final_lsn), xid });
+                sink.committed_at(micros);
             }
             Message::Commit { end_lsn, micros } => {
                 self.in_transaction = false;

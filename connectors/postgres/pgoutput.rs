@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 pub(super) enum Message<'a> {
     Begin {
         final_lsn: u64,
+        micros: i64,
         xid: u32,
     },
     Commit {
@@ -115,8 +116,8 @@ fn parse(payload: &[u8]) -> Option<Message<'_>> {
         }
         b'B' => {
             let final_lsn = bytes.u64()?;
-            let _micros = bytes.u64()?;
-            Message::Begin { final_lsn, xid: bytes.u32()? }
+            let micros = unix_micros(bytes.u64()? as i64);
+            Message::Begin { final_lsn, micros, xid: bytes.u32()? }
         }
         b'C' => {
             let _flags = bytes.u8()?;

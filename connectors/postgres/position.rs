@@ -82,6 +82,14 @@ impl fmt::Display for Lsn {
     }
 }
 
+/// Its place in the log with leading zeros, so that texts sort as the log does.
+impl fmt::Display for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Lsn(lsn) = self.lsn;
+        write!(f, "{:08X}/{:08X}", lsn >> 32, lsn & u64::from(u32::MAX))
+    }
+}
+
 impl FromStr for Lsn {
     type Err = Error;
 

@@ -167,7 +167,10 @@ impl Stream for ScriptedStream {
 
     fn decode<S: Sink<Gtids>>(&mut self, message: &Message, sink: &mut S) -> Result<Decoded> {
         match &message.0 {
-            Content::Begin(logged) => sink.begin(logged.gtid),
+            Content::Begin(logged) => {
+                sink.begin(logged.gtid);
+                sink.committed_at(logged.micros);
+            }
             Content::Event(logged, index) => match logged.events.get(*index) {
                 Some(event) => return self.decode_event(event, sink),
                 None => return Err(Error::internal("a message of no event")),

@@ -74,6 +74,7 @@ impl Definition {
             columns: columns.map(|((name, kind), id)| column(id, name, *kind)).collect(),
             identity: if self.keyed { Identity::Key(vec![0]) } else { Identity::FullRow },
             storage: storage.to_string(),
+            lasting_ids: true,
         }
     }
 }
@@ -192,7 +193,7 @@ pub(super) fn conflict(one: &Footprint, other: &Footprint) -> bool {
 pub(super) fn identity(schema: &TableSchema, row: &[Cell]) -> Row {
     match schema.identity {
         Identity::Key(_) => row.first().cloned().into_iter().collect(),
-        Identity::FullRow => row.to_vec(),
+        Identity::FullRow | Identity::None => row.to_vec(),
     }
 }
 

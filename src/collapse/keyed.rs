@@ -13,6 +13,8 @@ struct Version {
     cell: Cell,
     /// For a row with values left out: the index of its [`Base`]; else [`COMPLETE`].
     base: u32,
+    /// Whether a delete left it (see [`NewRow::optional`]).
+    left: bool,
 }
 
 const COMPLETE: u32 = u32::MAX;
@@ -30,6 +32,8 @@ enum Base {
 enum State {
     Row(Version),
     Gone,
+    /// Only looked at: the lake's row stays.
+    Untouched,
 }
 
 pub(super) fn run(batches: &[Batch]) -> Result<Parts> {
@@ -56,15 +60,22 @@ impl Walk {
     #[inline]
     fn apply(&mut self, index: usize, batch: &Batch, change: &Change) -> Result<()> {
         let key = batch.keys.get(change.key);
-        if change.op == Op::Delete {
+        let deleted = change.op == Op::Delete;
+        if deleted && change.row.is_none() {
             self.touch(key);
             return Ok(());
         }
         let cell = cell_of(index, change)?;
         // The old key goes first, so a row moved onto itself stays.
-        let moved = change.old_key.map(|old| self.touch(batch.keys.get(old)));
+        let moved = change.old_key.map(|old| match change.op {
+            Op::Insert => self.look(batch.keys.get(old)),
+            _ => self.touch(batch.keys.get(old)),
+        });
         let (number, before) = self.touch(key);
-        let mut version = Version { cell, base: COMPLETE };
+        if deleted && matches!(before, Some(State::Gone)) {
+            return Ok(());
+        }
+        let mut version = Version { cell, base: COMPLETE, left: deleted };
         if self.out[index].any.contains(cell.row) {
             let (number, before) = moved.unwrap_or((number, before));
             let base = self.base(cell, number, before);
@@ -83,15 +94,25 @@ impl Walk {
             self.states.push(State::Gone);
             return (number, None);
         }
-        let state = &mut self.states[number as usize];
-        (number, Some(std::mem::replace(state, State::Gone)))
+        let state = std::mem::replace(&mut self.states[number as usize], State::Gone);
+        (number, Some(state).filter(|state| !matches!(state, State::Untouched)))
+    }
+
+    /// The number of `key` and what it is; `None` when it is untouched.
+    fn look(&mut self, key: &[u8]) -> (u32, Option<State>) {
+        let (number, new) = self.seen.number(key);
+        if new {
+            self.states.push(State::Untouched);
+        }
+        let state = self.states[number as usize];
+        (number, Some(state).filter(|state| !matches!(state, State::Untouched)))
     }
 
     /// Where the values are that `cell` leaves out, given the row before under key `number`.
     fn base(&self, cell: Cell, number: u32, before: Option<State>) -> Base {
         match before {
             None => Base::Lake(number),
-            Some(State::Gone) => Base::Nowhere,
+            Some(State::Gone | State::Untouched) => Base::Nowhere,
             // The usual chain, one column left out again and again, stays one step long.
             Some(State::Row(version)) => match self.base_of(version) {
                 Some(base) if self.adds_nothing(version.cell, cell) => base,
@@ -112,14 +133,15 @@ impl Walk {
     }
 
     fn finish(self) -> Parts {
-        let removals = (0..self.states.len() as u32).map(|key| Removal { key, rows: 1 }).collect();
+        let touched = (0..).zip(&self.states).filter(|(_, s)| !matches!(s, State::Untouched));
+        let removals = touched.map(|(key, _)| Removal { key, rows: 1 }).collect();
         let mut missing = Vec::new();
         let rows = (0..).zip(&self.states).filter_map(|(key, state)| match state {
             State::Row(version) => {
                 let carried = self.carried(*version, &mut missing);
-                Some(NewRow { key, from: version.cell, carried })
+                Some(NewRow { key, from: version.cell, carried, optional: version.left })
             }
-            State::Gone => None,
+            State::Gone | State::Untouched => None,
         });
         let rows = rows.collect();
         (self.seen.into_keys(), removals, rows)

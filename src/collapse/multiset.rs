@@ -90,7 +90,12 @@ impl Walk {
             .collect();
         let rows = added.iter().filter(|added| !added.cancelled);
         let rows = rows
-            .map(|added| NewRow { key: added.key, from: added.cell, carried: Vec::new() })
+            .map(|added| NewRow {
+                key: added.key,
+                from: added.cell,
+                carried: Vec::new(),
+                optional: false,
+            })
             .collect();
         (seen.into_keys(), removals, rows)
     }

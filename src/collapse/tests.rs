@@ -29,6 +29,7 @@ fn schema(key: Type, identity: Identity) -> Arc<TableSchema> {
         ],
         identity,
         storage: String::new(),
+        lasting_ids: false,
     })
 }
 

@@ -52,8 +52,16 @@ impl LakeConfig {
 
 impl Reader<'_> {
     pub(super) fn lake(&mut self, table: &DeTable<'_>) -> LakeConfig {
-        let known =
-            ["url", "flush_interval", "memory", "state_dir", "compression", "retention", "s3"];
+        let known = [
+            "url",
+            "flush_interval",
+            "memory",
+            "state_dir",
+            "compression",
+            "retention",
+            "mask_key",
+            "s3",
+        ];
         self.only("[lake]", table, &known);
         let mut lake = LakeConfig {
             url: "./lake".to_owned(),

@@ -5,6 +5,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Fault;
+use crate::shape::MaskKey;
 
 pub(super) fn line_of(text: &str, at: usize) -> usize {
     text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1
@@ -15,6 +16,8 @@ pub(super) type Item<'a, 'd> = &'a Spanned<DeValue<'d>>;
 pub(super) struct Reader<'t> {
     pub text: &'t str,
     pub variable: &'t dyn Fn(&str) -> Option<String>,
+    /// The key of hashes, once `[lake]` has been read.
+    pub mask_key: Option<MaskKey>,
     pub faults: Vec<Fault>,
 }
 

@@ -3,17 +3,14 @@
 //! A kind of database has a file of its own beside this one, an entry in [`KINDS`] and a variant
 //! of [`Database`]; nothing else of the program knows how many kinds there are.
 
-use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use lakeward_connectors::filter::TableFilter;
-use lakeward_connectors::schema::TableId;
 use lakeward_connectors::{mongodb, mysql, postgres};
 use toml::de::DeTable;
 
-use super::lake::duration;
 use super::reader::Reader;
-use crate::delta::Merge;
+use super::table::PerTable;
 
 /// A configured source.
 #[derive(Debug, Clone)]
@@ -93,17 +90,6 @@ macro_rules! with_position {
 
 /// The kinds of databases as they are written in the file.
 const KINDS: [&str; 3] = ["postgres", "mysql", "mongodb"];
-
-/// What `[source.NAME.table."…"]` says of a source's tables.
-#[derive(Debug, Clone, Default)]
-pub struct PerTable {
-    /// Columns that are kept as the source's text.
-    pub text_columns: HashMap<TableId, Vec<String>>,
-    /// How changed rows are merged, where it is not the default.
-    pub merge: BTreeMap<TableId, Merge>,
-    /// How far apart merges are at least.
-    pub merge_interval: BTreeMap<TableId, Duration>,
-}
 
 /// The section of a source that names its database.
 pub(super) struct Section<'a, 'd> {
@@ -246,43 +232,6 @@ impl Reader<'_> {
             }
         }
         sound.then(|| patterns.into_iter().map(|(_, pattern)| pattern).collect())
-    }
-
-    fn tables(&mut self, name: &str, of: &DeTable<'_>) -> PerTable {
-        let mut found = PerTable::default();
-        let Some(item) = of.get("table") else { return found };
-        let Some(tables) = self.table(&format!("source.{name}.table"), item) else {
-            return found;
-        };
-        for (key, item) in tables {
-            let place = format!("[source.{name}.table.\"{}\"]", key.get_ref());
-            let Ok(id) = TableId::try_from(key.get_ref().to_string()) else {
-                self.fault(
-                    key.span().start,
-                    format!("{place}: name the table as \"schema.table\""),
-                );
-                continue;
-            };
-            let Some(table) = self.table(&place, item) else { continue };
-            self.only(&place, table, &["merge", "merge_interval", "text_columns"]);
-            if let Some(item) = table.get("merge") {
-                let wanted = "\"rewrite\" or \"deletion-vectors\"";
-                let merge = self.parsed(&format!("{place} merge"), item, wanted, Merge::parse);
-                found.merge.extend(merge.map(|merge| (id.clone(), merge)));
-            }
-            if let Some(item) = table.get("merge_interval") {
-                let wanted = "a time like \"30s\" or \"5m\"";
-                let key = format!("{place} merge_interval");
-                let interval = self.parsed(&key, item, wanted, duration);
-                found.merge_interval.extend(interval.map(|interval| (id.clone(), interval)));
-            }
-            if let Some(item) = table.get("text_columns") {
-                let columns = self.texts(&format!("{place} text_columns"), item);
-                let columns = columns.into_iter().map(|(_, column)| column).collect();
-                found.text_columns.insert(id, columns);
-            }
-        }
-        found
     }
 }
 

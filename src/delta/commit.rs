@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lakeward_connectors::{Error, Result};
+use lakeward_connectors::{Error, Result, TableSchema};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -21,7 +21,7 @@ use super::protocol;
 use super::schema::Layout;
 use super::snapshot::{Snapshot, State};
 use super::store::Created;
-use super::table::{Pending, SCHEMA_PROPERTY, Table};
+use super::table::{Pending, SCHEMA_PROPERTY, SHAPE_PROPERTY, SOURCE_PROPERTY, Table};
 
 /// How many versions a commit is tried at before it gives up for now.
 const VERSIONS: usize = 100;
@@ -206,10 +206,11 @@ impl Table {
                 description: None,
                 format: Format::default(),
                 schema_string: layout.schema_string()?,
-                partition_columns: Vec::new(),
-                configuration: BTreeMap::from([self.schema_property()?]),
+                partition_columns: layout.partition_columns(),
+                configuration: BTreeMap::new(),
                 created_time: Some(now),
             };
+            self.describe(&mut metadata.configuration)?;
             self.merge.declare(&mut metadata.configuration);
             return Ok(vec![protocol::needed(&self.features(&layout)).into(), metadata.into()]);
         };
@@ -220,7 +221,8 @@ impl Table {
         }
         if self.pending.metadata {
             metadata.schema_string = layout.schema_string()?;
-            metadata.configuration.extend([self.schema_property()?]);
+            metadata.partition_columns = layout.partition_columns();
+            self.describe(&mut metadata.configuration)?;
         }
         let raised = protocol::raised(&base.protocol, &self.features(&layout));
         Ok(raised.map(Action::from).into_iter().chain([metadata.into()]).collect())
@@ -233,12 +235,26 @@ impl Table {
         without_zone.into_iter().chain(vectors.then_some(protocol::DELETION_VECTORS)).collect()
     }
 
-    fn schema_property(&self) -> Result<(String, Option<String>)> {
-        let schema = self.known_schema()?;
-        let text = serde_json::to_string(&*schema).map_err(|error| {
-            Error::internal("a schema can't be written as JSON").caused_by(error)
-        })?;
-        Ok((SCHEMA_PROPERTY.to_owned(), Some(text)))
+    /// Writes the properties that say what rows the table has.
+    fn describe(&self, properties: &mut BTreeMap<String, Option<String>>) -> Result<()> {
+        let json = |schema: &TableSchema| {
+            serde_json::to_string(schema).map_err(|error| {
+                Error::internal("a schema can't be written as JSON").caused_by(error)
+            })
+        };
+        let schema = json(&*self.known_schema()?)?;
+        properties.insert(SCHEMA_PROPERTY.to_owned(), Some(schema));
+        match &self.origin {
+            Some(origin) => {
+                properties.insert(SOURCE_PROPERTY.to_owned(), Some(json(&origin.source)?));
+                properties.insert(SHAPE_PROPERTY.to_owned(), Some(origin.shape.clone()));
+            }
+            None => {
+                properties.remove(SOURCE_PROPERTY);
+                properties.remove(SHAPE_PROPERTY);
+            }
+        }
+        Ok(())
     }
 
     /// Sends a commit until it is known who has its version.

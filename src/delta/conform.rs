@@ -16,14 +16,29 @@ use arrow_array::{
 use arrow_schema::{DataType, FieldRef, SchemaRef, TimeUnit};
 use lakeward_connectors::{Error, ErrorKind, Result};
 
-/// The columns `wanted` of `batch`, by name; null where `batch` has none.
+use super::partition::{Values, constant};
+
+/// The columns `wanted` of `batch`, by name. A column that `batch` hasn't is null, or has one of
+/// `values` in all rows.
 ///
 /// # Errors
 /// [`ErrorKind::Table`] when a column's values have no place in the wanted type.
-pub(crate) fn conform(batch: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch> {
+pub(crate) fn conform(
+    batch: &RecordBatch,
+    wanted: &SchemaRef,
+    values: &Values,
+) -> Result<RecordBatch> {
     let rows = batch.num_rows();
     let columns = wanted.fields().iter().map(|field| match batch.column_by_name(field.name()) {
-        None => Ok(new_null_array(field.data_type(), rows)),
+        None => match values.get(field.name()) {
+            None => Ok(new_null_array(field.data_type(), rows)),
+            Some(value) => constant(field.data_type(), value.as_deref(), rows).ok_or_else(|| {
+                let message = "the log holds a partition's value that its column can't take";
+                Error::new(ErrorKind::Table, message)
+                    .with("column", field.name())
+                    .remedy("take a new snapshot of the table")
+            }),
+        },
         Some(column) => cast(column, field.data_type()).ok_or_else(|| {
             let message = "a data file holds a column of a type that the table's can't take";
             Error::new(ErrorKind::Table, message)

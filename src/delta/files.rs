@@ -1,6 +1,5 @@
 //! Writing data files.
 
-use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::sync::Arc;
 
@@ -28,6 +27,8 @@ use tokio::io::AsyncWriteExt;
 
 use super::actions::Add;
 use super::clock::{now_millis, unique};
+use super::gather::arrow_fault;
+use super::partition::Values;
 use super::schema::Layout;
 use super::stats::Seen;
 use super::store::{Compression, Lake};
@@ -46,7 +47,11 @@ pub(crate) struct FileWriter {
     lake: Lake,
     table: String,
     name: String,
+    /// The columns that the file holds.
     layout: Arc<Layout>,
+    /// Their places among those of the table, unless it holds all.
+    places: Option<Vec<usize>>,
+    values: Values,
     inner: Option<Encoder>,
     seen: Seen,
 }
@@ -61,23 +66,30 @@ pub(crate) struct Written {
 }
 
 impl FileWriter {
-    /// A writer of a new file of the table at `table`.
-    pub(crate) fn new(lake: &Lake, table: &str, layout: &Arc<Layout>) -> Self {
+    /// A writer of a new file of the table at `table`, for rows of the partition with `values`.
+    pub(crate) fn new(lake: &Lake, table: &str, layout: &Arc<Layout>, values: &Values) -> Self {
+        let places = (!layout.partition().is_empty()).then(|| layout.stored());
+        let stored = places.as_ref().map(|places| Arc::new(layout.project(places)));
         Self {
             lake: lake.clone(),
             table: table.to_owned(),
             name: format!("{}.parquet", unique()),
-            layout: Arc::clone(layout),
+            layout: stored.unwrap_or_else(|| Arc::clone(layout)),
+            places,
+            values: values.clone(),
             inner: None,
             seen: Seen::default(),
         }
     }
 
-    /// Appends rows, which have the columns of the layout.
+    /// Appends rows, which have the columns of the table.
     pub(crate) async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         if batch.num_rows() == 0 {
             return Ok(());
         }
+        let stored = self.places.as_ref().map(|places| batch.project(places)).transpose();
+        let stored = stored.map_err(arrow_fault)?;
+        let batch = stored.as_ref().unwrap_or(batch);
         if self.inner.is_none() {
             self.inner = Some(self.encoder(properties(batch, self.lake.compression()))?);
         }
@@ -154,7 +166,7 @@ impl FileWriter {
         let file = encoder.finish().await.map_err(|error| fault(&self.table, error))?;
         let add = Add {
             path: self.name,
-            partition_values: BTreeMap::new(),
+            partition_values: self.values,
             size: i64::try_from(encoder.file.bytes_written()).unwrap_or(i64::MAX),
             modification_time: now_millis(),
             data_change: true,

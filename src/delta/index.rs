@@ -41,6 +41,8 @@ const UNSETTLED: usize = 24;
 pub(crate) struct Index {
     /// Whether a key has one row. Otherwise the whole row is the key, and equal rows are counted.
     unique: bool,
+    /// Whether nothing is noted.
+    blank: bool,
     shelf: Shelf,
     /// The oldest first.
     runs: Vec<Run>,
@@ -81,7 +83,12 @@ impl Index {
     /// An empty index.
     pub(crate) fn new(shelf: Shelf, unique: bool) -> Self {
         let (runs, tail) = (Vec::new(), Tail::default());
-        Self { unique, shelf, runs, settled: 0, tail, next: 0, unsaved: 0 }
+        Self { unique, blank: false, shelf, runs, settled: 0, tail, next: 0, unsaved: 0 }
+    }
+
+    /// An index that notes nothing, for rows that nobody has to find again.
+    pub(crate) fn blank(shelf: Shelf) -> Self {
+        Self { blank: true, ..Self::new(shelf, false) }
     }
 
     /// Whether a key has at most one row.
@@ -105,6 +112,10 @@ impl Index {
     /// When a run can't be merged.
     #[inline]
     pub(crate) fn push(&mut self, key: &[u8]) -> Result<(), Damaged> {
+        if self.blank {
+            self.next += 1;
+            return Ok(());
+        }
         self.tail.keys.push_bytes(key);
         self.tail.places.push(self.next);
         self.tail.bytes += key.len();

@@ -25,7 +25,11 @@ const MANY: u64 = 8;
 impl Table {
     /// An index without a row, for rows of `schema`.
     pub(super) fn empty_index(&self, schema: &TableSchema) -> Index {
-        Index::new(self.lake.cache().table(&self.path), has_key(schema))
+        let shelf = self.lake.cache().table(&self.path);
+        match schema.identity {
+            Identity::None => Index::blank(shelf),
+            _ => Index::new(shelf, has_key(schema)),
+        }
     }
 
     /// Makes sure that the index knows every row of the view.
@@ -37,6 +41,11 @@ impl Table {
             return Ok(());
         }
         let schema = self.known_schema()?;
+        if schema.identity == Identity::None {
+            self.view.forget_places();
+            self.index = Some(self.empty_index(&schema));
+            return Ok(());
+        }
         let shelf = self.lake.cache().table(&self.path);
         let (index, known) = Index::open(shelf, has_key(&schema), &self.index_name(&schema));
         let index = match self.fill(index, &known, &schema).await? {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use lakeward_connectors::Result;
 
 use super::deletes::VectorFile;
+use super::partition::Values;
 use super::rewrite::Plan;
 use super::stats;
 use super::table::Table;
@@ -107,17 +108,20 @@ impl Table {
                 None if touched => choice.alone.push(id),
                 None => {}
                 Some(_) if touched => choice.together.push(id),
-                Some(class) => left.push((id, class)),
+                Some(class) => left.push((id, class, &file.add.partition_values)),
             }
         }
         // The smaller ones go along with a class that is full.
-        let mut counts = [0; CLASSES];
-        left.iter().for_each(|(_, class)| counts[*class] += 1);
-        if let Some(full) = counts.iter().rposition(|count| *count >= FOLD) {
-            let folded = left.iter().filter(|(_, class)| *class <= full);
-            choice.together.extend(folded.map(|(id, _)| *id));
-            choice.together.sort_unstable();
+        let mut counts: BTreeMap<&Values, [usize; CLASSES]> = BTreeMap::new();
+        left.iter().for_each(|(_, class, of)| counts.entry(of).or_default()[*class] += 1);
+        for (id, class, of) in left {
+            let counts = counts.get(of).into_iter().flatten();
+            let full = counts.zip(0..).filter(|(count, _)| **count >= FOLD).map(|(_, at)| at).max();
+            if full.is_some_and(|full| class <= full) {
+                choice.together.push(id);
+            }
         }
+        choice.together.sort_unstable();
         choice
     }
 

@@ -4,9 +4,10 @@
 //! [`Table::apply`](table::Table::apply), any number of times, and become visible together by one
 //! [`Table::commit`](table::Table::commit). Below: `log` reads a table's log into a `snapshot`,
 //! `checkpoint` shortens it, `protocol` says which tables are not for this writer, `schema` puts
-//! columns into Delta's words; `files`, `stats`, `read` and `conform` are the Parquet side;
+//! columns into Delta's words; `files`, `stats`, `read` and `conform` are the Parquet side, `partition` the columns that
+//! files don't hold;
 //! `index` (filled by `lookup`) and `view` know where each row is, `merge` decides what becomes of the old ones,
-//! `rewrite` makes the new files from what `gather` puts together, `deletes` (in `z85`) marks rows
+//! `rewrite` makes the new files from what `gather` puts together, `remake` gives all rows other values, `deletes` (in `z85`) marks rows
 //! of files that stay; `rebase` takes up what other writers commit, `vacuum` finds old files.
 
 mod actions;
@@ -21,9 +22,11 @@ mod index;
 mod log;
 mod lookup;
 mod merge;
+mod partition;
 mod protocol;
 mod read;
 mod rebase;
+mod remake;
 mod rewrite;
 mod schema;
 mod snapshot;
@@ -31,7 +34,7 @@ mod stats;
 pub mod store;
 pub mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod vacuum;
 mod view;
 mod z85;
@@ -41,7 +44,7 @@ pub use index::cache::Cache;
 pub use merge::Merge;
 pub use rewrite::Applied;
 pub use store::{Compression, Created, Lake, LakeOptions, S3Options, table_path};
-pub use table::Table;
+pub use table::{Origin, Table};
 pub use vacuum::Unused;
 
 /// What files and commits say wrote them.

@@ -113,9 +113,6 @@ pub(crate) fn check(path: &str, protocol: &Protocol, metadata: &Metadata) -> Res
     if metadata.format.provider != "parquet" {
         return refuse("a data format other than Parquet", "write to another table");
     }
-    if !metadata.partition_columns.is_empty() {
-        return refuse("partition columns", "write to another table");
-    }
     check_properties(path, metadata)
 }
 

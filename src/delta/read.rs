@@ -27,6 +27,7 @@ use parquet::file::metadata::{
 use super::actions::Add;
 use super::conform::conform;
 use super::log::fault;
+use super::partition::Values;
 use super::store::Lake;
 
 /// Files up to this size are read with one request.
@@ -82,6 +83,8 @@ pub(crate) struct FileReader {
     table: String,
     input: ObjectReader,
     metadata: ArrowReaderMetadata,
+    /// The values of columns that the file doesn't hold.
+    values: Values,
 }
 
 impl FileReader {
@@ -98,7 +101,8 @@ impl FileReader {
             metadata = ArrowReaderMetadata::try_new(file, options.with_schema(schema))
                 .map_err(|error| read_fault(table, &add.path, error))?;
         }
-        Ok(Self { table: table.to_owned(), input, metadata })
+        let values = add.partition_values.clone();
+        Ok(Self { table: table.to_owned(), input, metadata, values })
     }
 
     /// The number of rows.
@@ -148,7 +152,7 @@ impl FileReader {
         only: Option<&[u64]>,
         group: Option<usize>,
     ) -> Result<Batches> {
-        let Self { table, input, metadata } = self;
+        let Self { table, input, metadata, values } = self;
         let path = input.path.clone();
         let found = metadata.schema();
         let roots = wanted.fields().iter().filter_map(|field| found.index_of(field.name()).ok());
@@ -167,7 +171,7 @@ impl FileReader {
         let wanted = Arc::clone(wanted);
         let batches = stream.map(move |batch| {
             let batch = batch.map_err(|error| read_fault(&table, &path, error))?;
-            conform(&batch, &wanted)
+            conform(&batch, &wanted, &values)
                 .map_err(|error| error.with("Delta table", &table).with("file", &path))
         });
         Ok(batches.boxed())

@@ -21,6 +21,7 @@ use super::gather::{Gather, arrow_fault};
 use super::index::{Found, Index, Place, Segment, fingerprint};
 use super::lookup::{has_key, unusable};
 use super::merge::Choice;
+use super::partition::{self, Values};
 use super::read::{Batches, FileReader};
 use super::schema::Layout;
 use super::stats;
@@ -61,9 +62,9 @@ pub(super) struct Plan {
 }
 
 /// A new file and the places of its rows.
-struct Output {
-    written: Written,
-    segments: Vec<Segment>,
+pub(super) struct Output {
+    pub(super) written: Written,
+    pub(super) segments: Vec<Segment>,
 }
 
 impl Plan {
@@ -132,6 +133,7 @@ impl Table {
             }
             match self.find_carried(found, row, &mut plan.carried) {
                 true => plan.rows.push(number),
+                false if row.optional => {}
                 false => plan.missing.push(run.keys.get(row.key).to_vec()),
             }
         }
@@ -228,33 +230,41 @@ impl Table {
         let layout = self.known_layout()?;
         let carried = self.read_carried(run, plan, &layout).await?;
         for id in &choice.alone {
-            let mut draft = Draft::new(self, &layout);
+            let mut draft = Draft::new(self, &layout, &self.values_of(*id));
             self.copy(*id, plan, &layout, index, &mut draft).await?;
             outputs.extend(draft.finish().await?);
         }
-        let mut draft = Draft::new(self, &layout);
+        let mut drafts = Drafts { table: self, layout: &layout, open: BTreeMap::new() };
         for id in &choice.together {
-            draft = draft.roll(self, &layout, outputs).await?;
-            self.copy(*id, plan, &layout, index, &mut draft).await?;
+            let draft = drafts.of(&self.values_of(*id), outputs).await?;
+            self.copy(*id, plan, &layout, index, draft).await?;
         }
         let gather = Gather::new(run, plan, &layout, &carried);
         let mut start = 0;
         while start < plan.rows.len() {
-            draft = draft.roll(self, &layout, outputs).await?;
             let end = plan.rows.len().min(start + CHUNK);
             let (rows, end) = match gather.stretch(start..end) {
                 Some((rows, end)) => (rows?, end),
                 None => (gather.rows(start..end)?, end),
             };
-            draft.write(&rows, index.next()).await?;
-            for number in plan.rows.get(start..end).unwrap_or_default() {
-                let key = run.rows.get(*number).map_or(0, |row| row.key);
-                index.push(run.keys.get(key)).map_err(unusable)?;
+            let numbers = plan.rows.get(start..end).unwrap_or_default();
+            for part in partition::split(&layout, &rows)? {
+                let draft = drafts.of(&part.values, outputs).await?;
+                draft.write(&part.rows, index.next()).await?;
+                for at in 0..part.rows.num_rows() {
+                    let at = part.picked.as_ref().map_or(Some(at), |p| Some(*p.get(at)? as usize));
+                    let row = at.and_then(|at| run.rows.get(*numbers.get(at)?));
+                    index.push(run.keys.get(row.map_or(0, |row| row.key))).map_err(unusable)?;
+                }
             }
             start = end;
         }
-        outputs.extend(draft.finish().await?);
-        Ok(())
+        drafts.finish(outputs).await
+    }
+
+    /// The partition of a file.
+    fn values_of(&self, id: FileId) -> Values {
+        self.view.file(id).map(|file| file.add.partition_values.clone()).unwrap_or_default()
     }
 
     /// Copies the rows of a file that stay. A row group from which none goes is copied as bytes,
@@ -378,31 +388,48 @@ impl Table {
     }
 }
 
+/// The files in the making, one for each partition.
+struct Drafts<'t> {
+    table: &'t Table,
+    layout: &'t Arc<Layout>,
+    open: BTreeMap<Values, Draft>,
+}
+
+impl Drafts<'_> {
+    /// The file for rows of a partition: a new one when the last one is full.
+    async fn of(&mut self, values: &Values, outputs: &mut Vec<Output>) -> Result<&mut Draft> {
+        if self.open.get(values).is_some_and(Draft::is_full)
+            && let Some(full) = self.open.remove(values)
+        {
+            outputs.extend(full.finish().await?);
+        }
+        let new = || Draft::new(self.table, self.layout, values);
+        Ok(self.open.entry(values.clone()).or_insert_with(new))
+    }
+
+    async fn finish(self, outputs: &mut Vec<Output>) -> Result<()> {
+        for draft in self.open.into_values() {
+            outputs.extend(draft.finish().await?);
+        }
+        Ok(())
+    }
+}
+
 /// A file in the making.
-struct Draft {
+pub(super) struct Draft {
     writer: FileWriter,
     /// The places of its rows.
     segments: Vec<Segment>,
 }
 
 impl Draft {
-    fn new(table: &Table, layout: &Arc<Layout>) -> Self {
-        let writer = FileWriter::new(&table.lake, &table.path, layout);
+    pub(super) fn new(table: &Table, layout: &Arc<Layout>, values: &Values) -> Self {
+        let writer = FileWriter::new(&table.lake, &table.path, layout, values);
         Self { writer, segments: Vec::new() }
     }
 
-    /// Itself, or another one when it is full.
-    async fn roll(
-        self,
-        table: &Table,
-        layout: &Arc<Layout>,
-        outputs: &mut Vec<Output>,
-    ) -> Result<Self> {
-        if self.writer.bytes() < FULL_BYTES && self.writer.rows() < FULL_ROWS {
-            return Ok(self);
-        }
-        outputs.extend(self.finish().await?);
-        Ok(Self::new(table, layout))
+    fn is_full(&self) -> bool {
+        self.writer.bytes() >= FULL_BYTES || self.writer.rows() >= FULL_ROWS
     }
 
     /// Appends rows with consecutive places, from `place` on.
@@ -425,6 +452,32 @@ impl Draft {
         let new = self.writer.rows();
         let without_nan = stats::tells_no_nan(file.add.stats.as_deref());
         self.writer.copy(group, start, bytes, &without_nan).await?;
+        self.note_places(file, rows, new);
+        Ok(())
+    }
+
+    /// Appends what became of the rows of `file` of those numbers, of which the deleted ones are
+    /// left out; they keep their places.
+    pub(super) async fn keep(
+        &mut self,
+        batch: &RecordBatch,
+        file: &DataFile,
+        rows: Range<u64>,
+    ) -> Result<()> {
+        let mut new = self.writer.rows();
+        self.writer.write(batch).await?;
+        let mut next = rows.start;
+        let gone = file.deleted().iter().skip_while(|row| *row < rows.start);
+        for gone in gone.take_while(|row| *row < rows.end).chain([rows.end]) {
+            self.note_places(file, next..gone, new);
+            new += gone - next;
+            next = gone + 1;
+        }
+        Ok(())
+    }
+
+    /// Notes the places of the rows of `file` of those numbers, the first of which is row `new` here.
+    fn note_places(&mut self, file: &DataFile, rows: Range<u64>, new: u64) {
         for segment in file.segments() {
             let from = segment.first.max(rows.start);
             let to = (segment.first + segment.rows).min(rows.end);
@@ -433,7 +486,6 @@ impl Draft {
                 self.note(Segment { first: new + (from - rows.start), place, rows: to - from });
             }
         }
-        Ok(())
     }
 
     fn note(&mut self, segment: Segment) {
@@ -446,7 +498,7 @@ impl Draft {
         }
     }
 
-    async fn finish(self) -> Result<Option<Output>> {
+    pub(super) async fn finish(self) -> Result<Option<Output>> {
         let Self { writer, segments } = self;
         Ok(writer.finish().await?.map(|written| Output { written, segments }))
     }
@@ -473,7 +525,7 @@ fn key_arrays<'a>(
 }
 
 /// The rows of a batch, which starts at row `first` of its file, that are not doomed.
-fn without(batch: &RecordBatch, doomed: &[u64], first: u64) -> Result<RecordBatch> {
+pub(super) fn without(batch: &RecordBatch, doomed: &[u64], first: u64) -> Result<RecordBatch> {
     let mut kept = vec![true; batch.num_rows()];
     for row in doomed {
         if let Some(kept) = kept.get_mut((row - first) as usize) {

@@ -1,6 +1,6 @@
 //! A table's columns as Delta describes them, and as Arrow carries them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::log::fault;
+use super::partition;
 
 /// The columns of a table's files: every column the table has or has had since it was last written
 /// whole, in a fixed order.
@@ -16,6 +17,8 @@ use super::log::fault;
 pub(crate) struct Layout {
     fields: Vec<DeltaField>,
     arrow: SchemaRef,
+    /// The places of the columns that the table is partitioned by.
+    partition: Vec<usize>,
 }
 
 /// A column in Delta's words.
@@ -42,7 +45,7 @@ impl Layout {
     /// # Errors
     /// [`Table`](lakeward_connectors::ErrorKind::Table) when a Delta table can't have them.
     pub(crate) fn new(schema: &TableSchema) -> Result<Self> {
-        Self::with_columns(Vec::new(), schema)
+        Self::with_columns(Vec::new(), Vec::new(), schema)
     }
 
     /// These columns and those of `schema` that are not among them.
@@ -50,10 +53,14 @@ impl Layout {
     /// # Errors
     /// As [`new`](Self::new).
     pub(crate) fn extended(&self, schema: &TableSchema) -> Result<Self> {
-        Self::with_columns(self.fields.clone(), schema)
+        Self::with_columns(self.fields.clone(), self.partition.clone(), schema)
     }
 
-    fn with_columns(mut fields: Vec<DeltaField>, schema: &TableSchema) -> Result<Self> {
+    fn with_columns(
+        mut fields: Vec<DeltaField>,
+        partition: Vec<usize>,
+        schema: &TableSchema,
+    ) -> Result<Self> {
         for column in &schema.columns {
             if !fields.iter().any(|field| field.name == column.name) {
                 fields.push(DeltaField::new(column));
@@ -80,7 +87,7 @@ impl Layout {
                 .with("column", name)
         })?;
         let arrow = Arc::new(Schema::new(arrow));
-        let layout = Self { fields, arrow };
+        let layout = Self { fields, arrow, partition };
         layout.check_types(schema)?;
         Ok(layout)
     }
@@ -106,7 +113,7 @@ impl Layout {
     /// # Errors
     /// [`Table`](lakeward_connectors::ErrorKind::Table) when one is of a kind that this writer
     /// can't keep.
-    pub(crate) fn parse(path: &str, schema_string: &str) -> Result<Self> {
+    pub(crate) fn parse(path: &str, schema_string: &str, partition: &[String]) -> Result<Self> {
         let parsed: DeltaStruct = serde_json::from_str(schema_string).map_err(|error| {
             fault(path, "the table's schema can't be understood").caused_by(error)
         })?;
@@ -127,7 +134,80 @@ impl Layout {
             }
             arrow.push(field.arrow().ok_or_else(|| refuse("has a type that is not supported"))?);
         }
-        Ok(Self { fields: parsed.fields, arrow: Arc::new(Schema::new(arrow)) })
+        let arrow = Arc::new(Schema::new(arrow));
+        Self { fields: parsed.fields, arrow, partition: Vec::new() }.partitioned(partition).map_err(
+            |column| {
+                fault(path, "the table is partitioned by a column of a type that is not supported")
+                    .with("column", column)
+                    .remedy("write to another table")
+            },
+        )
+    }
+
+    /// These columns, those in `renamed` by the name and type there, and then the other ones of
+    /// `schema`; and the new names of columns. `None` when two columns would have one name.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    #[allow(clippy::type_complexity)]
+    pub(crate) fn converted(
+        &self,
+        renamed: &BTreeMap<String, &Column>,
+        schema: &TableSchema,
+    ) -> Result<Option<(Self, BTreeMap<String, String>)>> {
+        let (mut fields, mut names) = (self.fields.clone(), BTreeMap::new());
+        for field in &mut fields {
+            if let Some(column) = renamed.get(&field.name) {
+                names.insert(field.name.clone(), column.name.clone());
+                *field = DeltaField::new(column);
+            }
+        }
+        let mut seen = BTreeSet::new();
+        let come =
+            schema.columns.iter().filter(|column| !names.values().any(|n| *n == column.name));
+        let all = fields.iter().map(|field| &field.name).chain(come.map(|column| &column.name));
+        if !all.map(|name| name.to_lowercase()).all(|name| seen.insert(name)) {
+            return Ok(None);
+        }
+        let next = Self::with_columns(fields, self.partition.clone(), schema)?;
+        Ok(Some((next, names)))
+    }
+
+    /// These columns, partitioned by those of the names `columns`; or the first of them that is not
+    /// there, or of a type that can't be.
+    pub(crate) fn partitioned(mut self, columns: &[String]) -> Result<Self, String> {
+        let place = |name: &String| {
+            let place = self.position(name).ok_or_else(|| name.clone())?;
+            match partition::is_possible(self.arrow.field(place).data_type()) {
+                true => Ok(place),
+                false => Err(name.clone()),
+            }
+        };
+        self.partition = columns.iter().map(place).collect::<Result<_, _>>()?;
+        Ok(self)
+    }
+
+    /// The places of the columns that the table is partitioned by.
+    pub(crate) fn partition(&self) -> &[usize] {
+        &self.partition
+    }
+
+    /// The names of the columns that the table is partitioned by.
+    pub(crate) fn partition_columns(&self) -> Vec<String> {
+        self.partition.iter().map(|at| self.arrow.field(*at).name().clone()).collect()
+    }
+
+    /// The places of the columns that files hold.
+    pub(crate) fn stored(&self) -> Vec<usize> {
+        (0..self.fields.len()).filter(|at| !self.partition.contains(at)).collect()
+    }
+
+    /// The columns of those places only.
+    pub(crate) fn project(&self, places: &[usize]) -> Self {
+        let fields = places.iter().filter_map(|at| self.fields.get(*at)).cloned().collect();
+        let arrow = places.iter().map(|at| self.arrow.field(*at).clone());
+        let arrow = Arc::new(Schema::new(arrow.collect::<Vec<_>>()));
+        Self { fields, arrow, partition: Vec::new() }
     }
 
     /// The schema as it stands in the log.

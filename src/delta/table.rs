@@ -24,6 +24,9 @@ use super::view::View;
 
 /// The property of a table that holds its [`TableSchema`].
 pub(crate) const SCHEMA_PROPERTY: &str = "lakeward.schema";
+/// The properties that hold its [`Origin`].
+pub(crate) const SOURCE_PROPERTY: &str = "lakeward.source";
+pub(crate) const SHAPE_PROPERTY: &str = "lakeward.shape";
 /// How many files are looked into at once when a table is opened.
 const READS_AT_ONCE: usize = 8;
 /// How many touched keys are remembered one by one.
@@ -41,7 +44,10 @@ pub struct Table {
     /// As committed; `None` until there is a log.
     pub(super) base: Option<Snapshot>,
     pub(super) schema: Option<Arc<TableSchema>>,
+    pub(super) origin: Option<Origin>,
     pub(super) layout: Option<Arc<Layout>>,
+    /// The columns that the next generation is partitioned by.
+    partition: Vec<String>,
     /// The files of the committed table with the uncommitted changes on top.
     pub(super) view: View,
     /// Where each row of the view is; `None` until somebody has to know.
@@ -51,6 +57,15 @@ pub struct Table {
     pub(super) merge: Merge,
     /// When the log was last known to end with `base`.
     pub(super) seen: Instant,
+}
+
+/// What the rows of a table were made from, where they are not the source's as they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The schema of the source's rows.
+    pub source: Arc<TableSchema>,
+    /// The text of the shape that they were given ([`Shape::text`](crate::shape::Shape::text)).
+    pub shape: String,
 }
 
 /// What a commit would change.
@@ -110,7 +125,9 @@ impl Table {
             path: path.to_owned(),
             base: None,
             schema: None,
+            origin: None,
             layout: None,
+            partition: Vec::new(),
             view: View::default(),
             index: None,
             pending: Pending::default(),
@@ -178,6 +195,69 @@ impl Table {
         Ok(())
     }
 
+    /// The schema of the source's rows.
+    pub fn source_schema(&self) -> Option<&Arc<TableSchema>> {
+        self.origin.as_ref().map(|origin| &origin.source).or(self.schema.as_ref())
+    }
+
+    /// What the rows were made from, where they are not the source's as they are.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_ref()
+    }
+
+    /// Notes what the rows are made from, from the next commit on.
+    pub fn set_origin(&mut self, origin: Option<Origin>) {
+        if self.origin != origin {
+            self.origin = origin;
+            self.pending.changed = true;
+            self.pending.metadata = true;
+        }
+    }
+
+    /// Goes over to `schema` as far as that is possible with all rows there are: columns that are
+    /// new are null in older rows, columns that are gone are null in newer ones.
+    ///
+    /// # Errors
+    /// [`Table`](lakeward_connectors::ErrorKind::Table) when a Delta table can't have the columns:
+    /// above all when one has another type now.
+    pub fn extend(&mut self, schema: &Arc<TableSchema>) -> Result<()> {
+        self.settled()?;
+        if self.schema.as_ref() == Some(schema) {
+            return Ok(());
+        }
+        let layout = match &self.layout {
+            Some(layout) => layout.extended(schema)?,
+            None => self.first_layout(schema)?,
+        };
+        self.adopt(Arc::clone(schema), layout);
+        Ok(())
+    }
+
+    /// Has the table partitioned by those columns, from the time on at which it begins anew.
+    pub fn partition_by(&mut self, columns: Vec<String>) {
+        self.partition = columns;
+    }
+
+    fn first_layout(&self, schema: &TableSchema) -> Result<Layout> {
+        Layout::new(schema)?.partitioned(&self.partition).map_err(|column| {
+            Error::table(schema.id.clone(), "a table can't be partitioned by that column")
+                .with("column", column)
+                .remedy(
+                    "partition by a column of integers, dates or booleans, or by a part of a time",
+                )
+        })
+    }
+
+    /// Whether rows of `schema` can stand beside those that the table has: no column has another
+    /// type, and the same columns are the key.
+    pub fn takes(&self, schema: &TableSchema) -> bool {
+        let fits = self.layout.as_ref().is_none_or(|layout| layout.extended(schema).is_ok());
+        let key = |of: &TableSchema| -> Vec<String> {
+            of.key().iter().filter_map(|at| of.columns.get(*at)).map(|c| c.name.clone()).collect()
+        };
+        fits && self.schema.as_deref().is_none_or(|has| key(has) == key(schema))
+    }
+
     /// Goes over to `schema` without touching rows. Columns that are new are null in older rows;
     /// columns that are gone stay, null in newer rows.
     ///
@@ -206,7 +286,7 @@ impl Table {
         }
         let layout = match &self.layout {
             Some(layout) => layout.extended(schema)?,
-            None => Layout::new(schema)?,
+            None => self.first_layout(schema)?,
         };
         self.adopt(Arc::clone(schema), layout);
         Ok(Evolution::InPlace)
@@ -219,7 +299,7 @@ impl Table {
     /// [`Table`](lakeward_connectors::ErrorKind::Table) when a Delta table can't have the columns.
     pub async fn begin_generation(&mut self, schema: &Arc<TableSchema>) -> Result<()> {
         self.settled()?;
-        let layout = Layout::new(schema)?;
+        let layout = self.first_layout(schema)?;
         self.replace().await;
         self.adopt(Arc::clone(schema), layout);
         Ok(())
@@ -242,7 +322,9 @@ impl Table {
     /// Reads the newest version of the log and drops everything else.
     pub(super) async fn reload(&mut self) -> Result<()> {
         let snapshot = log::load(&self.lake, &self.path).await?;
-        let mut fresh = Self { merge: self.merge, ..Self::create(&self.lake, &self.path) };
+        let partition = std::mem::take(&mut self.partition);
+        let mut fresh =
+            Self { merge: self.merge, partition, ..Self::create(&self.lake, &self.path) };
         if let Some(snapshot) = snapshot {
             fresh.take_up(snapshot).await?;
         }
@@ -253,9 +335,15 @@ impl Table {
     async fn take_up(&mut self, snapshot: Snapshot) -> Result<()> {
         let (protocol, metadata) = (&snapshot.protocol, &snapshot.metadata);
         protocol::check(&self.path, protocol, metadata)?;
-        self.layout = Some(Arc::new(Layout::parse(&self.path, &metadata.schema_string)?));
+        let partition = &metadata.partition_columns;
+        let layout = Layout::parse(&self.path, &metadata.schema_string, partition)?;
+        self.layout = Some(Arc::new(layout));
         let schema = metadata.property(SCHEMA_PROPERTY);
         self.schema = schema.and_then(|text| serde_json::from_str(text).ok()).map(Arc::new);
+        let source = metadata.property(SOURCE_PROPERTY);
+        let source = source.and_then(|text| serde_json::from_str(text).ok()).map(Arc::new);
+        let shape = metadata.property(SHAPE_PROPERTY).map(str::to_owned);
+        self.origin = source.zip(shape).map(|(source, shape)| Origin { source, shape });
         let rows: Vec<BoxFuture<'_, Result<(u64, Rows)>>> =
             snapshot.state.files().map(|add| self.rows_of(add).boxed()).collect();
         let rows: Vec<_> =

@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::actions::Add;
 use super::deletes::Rows;
+use super::files::Written;
 use super::index::{Place, Segment};
 
 /// The number of a file within a view, in the order in which files came.
@@ -108,6 +109,20 @@ impl View {
     /// The files that have been [marked](Self::mark) and whose vectors have not been written.
     pub(crate) fn marked(&mut self) -> impl Iterator<Item = &mut DataFile> {
         self.files.values_mut().filter(|file| file.marked)
+    }
+
+    /// Adds a file that is made of the one numbered `old`, whose rows keep their places.
+    pub(crate) fn replace(&mut self, old: FileId, written: Written, segments: Vec<Segment>) {
+        let id = self.insert(written.add, written.rows, Rows::new(), false);
+        // Places are held by their first row: the old file's may begin elsewhere.
+        if let Some(file) = self.files.get(&old) {
+            for segment in &file.segments {
+                if self.places.get(&segment.place).is_some_and(|(owner, _)| *owner == old) {
+                    self.places.remove(&segment.place);
+                }
+            }
+        }
+        segments.into_iter().for_each(|segment| self.number(id, segment));
     }
 
     /// Takes a file away, and the places of its rows with it.

@@ -154,7 +154,7 @@ impl<S: Source> Pipeline<S> {
                 let Some(tracked) = self.tables.get(&schema.id) else { return Ok(()) };
                 match tracked.schema.evolve(&schema) {
                     Evolution::Same => self.stream.set_table(schema),
-                    Evolution::InPlace => self.evolve(schema),
+                    Evolution::InPlace | Evolution::Convert => self.evolve(schema),
                     Evolution::Snapshot(reason) => self.look_again(&schema.id, reason).await?,
                 }
             }
@@ -163,7 +163,7 @@ impl<S: Source> Pipeline<S> {
         Ok(())
     }
 
-    /// Columns came or went in place.
+    /// Columns came, went or are called otherwise, and rows stay.
     pub(super) fn evolve(&mut self, schema: Arc<TableSchema>) {
         let Some(tracked) = self.tables.get_mut(&schema.id) else { return };
         info!(table = %schema.id, "columns changed");
@@ -243,7 +243,7 @@ impl<S: Source> Pipeline<S> {
         for (schema, (now, look)) in due {
             match schema.evolve(&now) {
                 Evolution::Same => {}
-                Evolution::InPlace => self.evolve(now),
+                Evolution::InPlace | Evolution::Convert => self.evolve(now),
                 Evolution::Snapshot(reason) => self.read_again(now, &look, reason),
             }
         }
@@ -311,5 +311,6 @@ fn unknown_schema(id: &TableId) -> TableSchema {
         columns: Vec::new(),
         identity: Identity::FullRow,
         storage: String::new(),
+        lasting_ids: false,
     }
 }

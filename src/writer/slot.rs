@@ -5,7 +5,8 @@
 //! other tables go on. The merge is committed by the next epoch after it is done (the epoch's
 //! *before* names the files, its *after* doesn't).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lakeward_connectors::batch::Batch;
@@ -18,9 +19,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::buffer::Step;
 use crate::collapse::collapse;
-use crate::delta::{Lake, Merge, Table};
+use crate::delta::{Lake, Merge, Origin, Table};
 use crate::epoch::State;
 use crate::planted::{self, Bug};
+use crate::shape::{Mode, Shape, Shaping, mark_deleted};
 use crate::staged::{self, Reader, Staged};
 
 /// A merge rests so many times as long as it took, so that it takes no more than a fifth of the
@@ -31,15 +33,25 @@ const STAGED_MOST: u64 = 256 << 20;
 /// So many changes of a staged file are decoded at once.
 const CHANGES: usize = 16 * 1024;
 
-/// How and when the tables of a source are merged.
+/// How the tables of a source are kept.
 #[derive(Debug, Clone, Default)]
 pub struct Merging {
-    /// How, where it is not the default.
+    /// How changed rows are merged, where it is not the default.
     pub modes: BTreeMap<TableId, Merge>,
+    /// What is other than in the source.
+    pub shapes: BTreeMap<TableId, Shape>,
     /// No more often than this: tables whose changes are staged in any case.
     pub intervals: BTreeMap<TableId, Duration>,
-    /// When all others are.
+    /// When all others are merged.
     pub cadence: Cadence,
+}
+
+impl Merging {
+    /// The tables that ask where their changes stand in the log.
+    pub fn traced(&self) -> BTreeSet<TableId> {
+        let traced = self.shapes.iter().filter(|(_, shape)| shape.is_traced());
+        traced.map(|(id, _)| id.clone()).collect()
+    }
 }
 
 /// When tables are merged.
@@ -95,6 +107,9 @@ pub(super) struct Slot {
     merged: Vec<Staged>,
     /// Merges are at least so far apart, if that was asked for.
     interval: Option<Duration>,
+    shape: Shape,
+    /// The shape for rows of the schema that came last.
+    shaping: Option<Arc<Shaping>>,
     /// How long the last merge took, when it ended, and whether it made the table a slow one.
     took: Duration,
     ended: Instant,
@@ -128,10 +143,12 @@ struct Found {
 }
 
 impl Slot {
-    pub(super) fn new(table: Table, interval: Option<Duration>) -> Self {
+    pub(super) fn new(table: Table, interval: Option<Duration>, shape: Shape) -> Self {
         let now = Instant::now();
         Self {
             interval,
+            shape,
+            shaping: None,
             size: Size { rows: table.rows(), files: table.files(), ..Size::default() },
             table: Some(table),
             merging: None,
@@ -202,6 +219,10 @@ impl Slot {
         if self.fault.is_some() {
             return Ok(());
         }
+        let steps = match self.shaped(steps) {
+            Ok(steps) => steps,
+            Err(error) => return self.lose((State::Stopped, error.full())).await,
+        };
         if steps.iter().all(|step| matches!(step, Step::Rows(_))) && self.is_staging() {
             return self.stage(steps, lake, folder).await;
         }
@@ -212,6 +233,57 @@ impl Slot {
             Err(error) => (State::Stopped, error.full()),
         };
         self.lose(fault).await
+    }
+
+    /// Whether all that the table holds is in the source as well: what is lost of it can be read
+    /// again.
+    pub(super) fn is_mirror(&self) -> bool {
+        self.shape.mode == Mode::Mirror
+    }
+
+    /// Why the rows that the table has are not of the shape that is asked for, if they aren't: they
+    /// are read again, where they can be.
+    pub(super) fn is_of_another_shape(&self) -> Option<String> {
+        let table = self.table.as_ref().filter(|table| table.rows() > 0)?;
+        let was = table.origin().map_or("", |origin| origin.shape.as_str());
+        let is = self.shape.text();
+        (was != is).then(|| "its shape was changed in the configuration".to_owned())
+    }
+
+    /// Gives steps of the source's rows the shape of the lake's.
+    fn shaped(&mut self, steps: Vec<Step>) -> Result<Vec<Step>> {
+        if self.shape.is_plain() {
+            return Ok(steps);
+        }
+        let steps = steps.into_iter().map(|step| {
+            Ok(match step {
+                Step::Rows(batch) => Step::Rows(self.shaping_of(&batch.schema)?.apply(batch)?),
+                Step::Evolve(schema) => Step::Evolve(self.shaping_of(&schema)?.lake().clone()),
+                Step::Generation(schema) => {
+                    Step::Generation(self.shaping_of(&schema)?.lake().clone())
+                }
+                Step::Truncate { trace, .. } if self.shape.mode == Mode::Append => {
+                    match &self.shaping {
+                        Some(shaping) => Step::Rows(shaping.truncated(trace)?),
+                        None => {
+                            return Err(Error::internal("a table is emptied before it is known"));
+                        }
+                    }
+                }
+                step => step,
+            })
+        });
+        steps.collect()
+    }
+
+    fn shaping_of(&mut self, source: &Arc<TableSchema>) -> Result<Arc<Shaping>> {
+        match &self.shaping {
+            Some(shaping) if shaping.source() == source => Ok(Arc::clone(shaping)),
+            _ => {
+                let shaping = Arc::new(Shaping::new(&self.shape, source)?);
+                Ok(Arc::clone(self.shaping.insert(shaping)))
+            }
+        }
     }
 
     /// Whether changes are staged that come now. Not where some that came before are applied and wait
@@ -225,7 +297,9 @@ impl Slot {
     /// The table can't go on: it drops what is not committed.
     async fn lose(&mut self, fault: (State, String)) -> Result<()> {
         self.fault = Some(fault);
-        self.drop_staged();
+        if self.is_mirror() {
+            self.drop_staged();
+        }
         self.home().await?.discard().await
     }
 
@@ -353,18 +427,28 @@ impl Slot {
     /// comes first. Says why the table has to be read again, when its columns can't change in place.
     async fn apply(
         &mut self,
-        steps: Vec<Step>,
+        mut steps: Vec<Step>,
         lake: &Lake,
         cadence: Cadence,
     ) -> Result<Option<String>> {
         self.end_merge(cadence).await?;
+        // What came before is dropped.
         let anew = |step: &Step| matches!(step, Step::Generation(_) | Step::Discard);
-        if steps.iter().any(anew) {
-            self.drop_staged();
+        if let Some(last) = steps.iter().rposition(anew) {
+            steps.drain(..last);
+            self.missing.clear();
+            if self.is_mirror() {
+                self.drop_staged();
+            }
+            self.home().await?.discard().await?;
+            if matches!(steps.as_slice(), [Step::Discard]) {
+                return Ok(None);
+            }
         }
         let Some(table) = &mut self.table else {
             return Err(Error::internal("a table was lost in a merge"));
         };
+        table.partition_by(self.shape.partition_columns());
         let began = Instant::now();
         let mut found = merge(table, &self.staged, lake, cadence).await?;
         self.merged.append(&mut self.staged);
@@ -379,34 +463,36 @@ impl Slot {
                     run.push(batch);
                     continue;
                 }
-                Step::Truncate(_) => {
-                    run.clear();
-                    found.missing.clear();
-                    self.missing.clear();
-                    table.truncate().await?;
+                Step::Truncate { trace, .. } if self.shape.mode == Mode::SoftDelete => {
+                    found.add(rows(table, std::mem::take(&mut run)).await?);
+                    let micros = trace.map(|trace| trace.committed.micros);
+                    table.remake(&|rows| mark_deleted(rows, micros)).await?;
+                    continue;
                 }
                 Step::Evolve(schema) => {
                     found.add(rows(table, std::mem::take(&mut run)).await?);
-                    if let Evolution::Snapshot(reason) = table.evolve(&schema)? {
+                    let evolution = match table.evolve(&schema)? {
+                        Evolution::Convert => table.convert(&schema).await?,
+                        evolution => evolution,
+                    };
+                    if let Evolution::Snapshot(reason) = evolution {
                         return Ok(Some(reason));
                     }
+                    continue;
                 }
-                Step::Generation(schema) => {
-                    run.clear();
-                    found.missing.clear();
-                    self.missing.clear();
-                    table.discard().await?;
-                    table.begin_generation(&schema).await?;
-                }
-                Step::Discard => {
-                    run.clear();
-                    found.missing.clear();
-                    self.missing.clear();
-                    table.discard().await?;
-                }
+                Step::Truncate { .. } => table.truncate().await?,
+                Step::Generation(schema) => begin(table, &schema, &self.shape).await?,
+                Step::Discard => {}
             }
+            run.clear();
+            found.missing.clear();
+            self.missing.clear();
         }
         found.add(rows(table, run).await?);
+        if let Some(shaping) = self.shaping.as_ref().filter(|_| table.schema().is_some()) {
+            let source = Arc::clone(shaping.source());
+            table.set_origin(Some(Origin { source, shape: self.shape.text() }));
+        }
         self.note(found, began.elapsed(), cadence);
         Ok(None)
     }
@@ -418,6 +504,26 @@ impl Found {
         self.copied += other.copied;
         self.brought += other.brought;
     }
+}
+
+/// Begins a table, or its next generation, under `schema`.
+async fn begin(table: &mut Table, schema: &Arc<TableSchema>, shape: &Shape) -> Result<()> {
+    let before = table.origin().map_or("", |origin| origin.shape.as_str());
+    if table.rows() > 0 && before != shape.text() {
+        shape.replaces(before).map_err(|why| Error::table(schema.id.clone(), why))?;
+    } else if table.rows() > 0 && shape.mode == Mode::Append {
+        // What is listed stays, whatever is read again.
+        return table.extend(schema);
+    } else if table.rows() > 0 && shape.mode == Mode::SoftDelete && table.takes(schema) {
+        // A row that isn't read again was deleted meanwhile.
+        table.extend(schema)?;
+        return table.remake(&|rows| mark_deleted(rows, None)).await;
+    }
+    table.begin_generation(schema).await?;
+    if shape.is_plain() {
+        table.set_origin(None);
+    }
+    Ok(())
 }
 
 /// Applies staged changes, in runs of bounded size.

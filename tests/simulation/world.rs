@@ -196,6 +196,7 @@ impl World {
             snapshot_connections: 1 + self.chance.below(3) as usize,
             merging: Merging {
                 modes: self.merge.clone(),
+                shapes: BTreeMap::new(),
                 intervals: BTreeMap::new(),
                 cadence: self.shape.cadence,
             },

@@ -17,6 +17,7 @@ fn table(columns: Vec<Column>) -> TableSchema {
         columns,
         identity: Identity::Key(vec![0]),
         storage: "engine=innodb".to_owned(),
+        lasting_ids: false,
     }
 }
 

@@ -130,6 +130,7 @@ fn schema() -> Arc<TableSchema> {
         columns: columns.into_iter().map(column).collect(),
         identity: Identity::Key(vec![0]),
         storage: String::new(),
+        lasting_ids: false,
     })
 }
 

@@ -180,6 +180,7 @@ mod tests {
             columns: types.iter().map(column).collect(),
             identity: Identity::Key((0..order.len()).collect()),
             storage: String::new(),
+            lasting_ids: false,
         };
         Table { schema: Arc::new(schema), rows: 1, row_bytes: 1, index: "PRIMARY".into(), order }
     }

@@ -72,6 +72,7 @@ fn a_stop_names_column_row_and_remedy() {
         columns: vec![column("id", "int"), column("d", "date")],
         identity: crate::Identity::Key(vec![0]),
         storage: String::new(),
+        lasting_ids: false,
     };
     let reason = stop_reason(&schema, 1, Misfit::Zero, "0000-00-00", |_| Some("7".to_owned()));
     assert!(reason.contains("column d of row id=7 holds '0000-00-00'"), "{reason}");

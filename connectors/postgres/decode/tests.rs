@@ -109,6 +109,7 @@ fn table(columns: &[(&str, u32, Type)], identity: Identity) -> Relation {
         columns: columns.iter().enumerate().map(column).collect(),
         identity,
         storage: format!("oid={OID}\nrows=f1"),
+        lasting_ids: false,
     };
     Relation { oid: OID, types: columns.iter().map(|c| (c.1, -1)).collect(), schema: schema.into() }
 }

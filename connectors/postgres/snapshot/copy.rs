@@ -274,6 +274,7 @@ mod tests {
             ],
             identity: Identity::Key(vec![0, 1]),
             storage: String::new(),
+            lasting_ids: false,
         })
     }
 

@@ -115,6 +115,7 @@ mod tests {
             columns: vec![column(1, "a"), column(2, "v"), column(3, "b\"c")],
             identity: Identity::Key(vec![0, 2]),
             storage: String::new(),
+            lasting_ids: false,
         };
         let access = Access {
             from: r#"only "s"."t""#.to_owned(),

@@ -130,6 +130,7 @@ fn a_stop_names_column_key_value_and_remedy() {
         columns: vec![column(1, "id", Type::Int32), column(2, "d", Type::Date)],
         identity: Identity::Key(vec![0]),
         storage: String::new(),
+        lasting_ids: false,
     };
     let row: [&[u8]; 2] = [b"5", b"infinity"];
     let reason = stop_reason(&schema, 1, row[1], Misfit::Infinite, |at| row.get(at).copied());

@@ -10,6 +10,8 @@ use crate::delta::actions::{self, Action, Add, DeletionVector, Remove};
 use crate::delta::deletes::VectorFile;
 use crate::delta::files::FileWriter;
 use crate::delta::log::commit_path;
+use crate::delta::partition;
+use crate::delta::snapshot::Snapshot;
 use crate::delta::store::Created;
 use crate::delta::z85;
 
@@ -36,19 +38,26 @@ fn remove(add: &Add, data_change: bool) -> Action {
     })
 }
 
-/// Moves all rows of a table into one file, as OPTIMIZE does.
-pub(super) async fn optimize(lake: &Lake, path: &str) {
+fn layout_of(path: &str, snapshot: &Snapshot) -> Layout {
+    let metadata = &snapshot.metadata;
+    Layout::parse(path, &metadata.schema_string, &metadata.partition_columns).expect("a schema")
+}
+
+/// Moves all rows of a table into one file (of each partition), as OPTIMIZE does.
+pub(crate) async fn optimize(lake: &Lake, path: &str) {
     let snapshot = log::load(lake, path).await.expect("a log").expect("a table");
-    let layout = Layout::parse(path, &snapshot.metadata.schema_string).expect("a schema");
-    let layout = Arc::new(layout);
-    let mut writer = FileWriter::new(lake, path, &layout);
-    let mut actions = Vec::new();
-    for batch in read_batches(lake, path).await.expect("the rows") {
-        writer.write(&batch).await.expect("written");
+    let layout = Arc::new(layout_of(path, &snapshot));
+    let batches = read_batches(lake, path).await.expect("the rows");
+    let whole = concat_batches(layout.arrow(), &batches).expect("one schema");
+    let mut actions: Vec<_> = snapshot.state.files().map(|add| remove(add, false)).collect();
+    let gone = actions.len();
+    for part in partition::split(&layout, &whole).expect("parts") {
+        let mut writer = FileWriter::new(lake, path, &layout, &part.values);
+        writer.write(&part.rows).await.expect("written");
+        let written = writer.finish().await.expect("finished");
+        actions.extend(written.map(|w| Action::from(Add { data_change: false, ..w.add })));
     }
-    actions.extend(snapshot.state.files().map(|add| remove(add, false)));
-    if let Some(written) = writer.finish().await.expect("finished") {
-        actions.push(Add { data_change: false, ..written.add }.into());
+    if actions.len() > gone {
         commit_foreign(lake, path, actions).await;
     }
 }
@@ -58,7 +67,7 @@ pub(super) async fn delete(lake: &Lake, path: &str, pick: usize) -> Option<Strin
     let snapshot = log::load(lake, path).await.expect("a log").expect("a table");
     let files: Vec<_> = snapshot.state.files().collect();
     let add = *files.get(pick % files.len().max(1))?;
-    let layout = Layout::parse(path, &snapshot.metadata.schema_string).expect("a schema");
+    let layout = layout_of(path, &snapshot);
     let file = FileReader::open(lake, path, add).await.expect("a file");
     let mut rows = deleted(lake, path, add).await.expect("its vector");
     let batches = file.batches(layout.arrow(), None).expect("batches");

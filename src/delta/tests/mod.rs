@@ -3,7 +3,7 @@
 
 mod deletes;
 mod faults;
-mod foreign;
+pub(crate) mod foreign;
 mod model;
 mod table;
 mod values;
@@ -43,7 +43,7 @@ pub(super) fn column(id: u32, name: &str, kind: Type) -> Column {
 /// A table of those columns.
 pub(super) fn table_schema(columns: Vec<Column>, identity: Identity) -> Arc<TableSchema> {
     let id = TableId::new("public", "t");
-    Arc::new(TableSchema { id, columns, identity, storage: String::new() })
+    Arc::new(TableSchema { id, columns, identity, storage: String::new(), lasting_ids: true })
 }
 
 /// `id bigint primary key, v text`.
@@ -76,7 +76,12 @@ pub(super) fn run(
     for (at, row) in (0..).zip(add) {
         let key = number(row);
         builder.push(Op::Insert, None, Some(row)).expect("a row");
-        rows.push(NewRow { key, from: Cell { batch: 0, row: at }, carried: Vec::new() });
+        rows.push(NewRow {
+            key,
+            from: Cell { batch: 0, row: at },
+            carried: Vec::new(),
+            optional: false,
+        });
     }
     let batches = vec![builder.finish()];
     Collapsed { schema: Arc::clone(schema), batches, keys, removals, rows }
@@ -107,11 +112,12 @@ pub(super) async fn deleted(lake: &Lake, path: &str, add: &Add) -> Result<Rows> 
 }
 
 /// All rows of the table at `path` as the log tells, in the order of the files.
-pub(super) async fn read_batches(lake: &Lake, path: &str) -> Result<Vec<RecordBatch>> {
+pub(crate) async fn read_batches(lake: &Lake, path: &str) -> Result<Vec<RecordBatch>> {
     let Some(snapshot) = log::load(lake, path).await? else {
         return Ok(Vec::new());
     };
-    let layout = Layout::parse(path, &snapshot.metadata.schema_string)?;
+    let metadata = &snapshot.metadata;
+    let layout = Layout::parse(path, &metadata.schema_string, &metadata.partition_columns)?;
     let mut found = Vec::new();
     for add in snapshot.state.files() {
         let file = FileReader::open(lake, path, add).await?;

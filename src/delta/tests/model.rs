@@ -26,6 +26,10 @@ enum Step {
     Evolve {
         drop: bool,
     },
+    /// The last column has another name, and the key a wider type.
+    Convert {
+        widen: bool,
+    },
     Truncate,
     Generation,
     Discard,
@@ -57,6 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         8 => prop::collection::vec(0_u8..6, 0..6).prop_map(Step::Commit),
         1 => any::<bool>().prop_map(|drop| Step::Evolve { drop }),
+        1 => any::<bool>().prop_map(|widen| Step::Convert { widen }),
         1 => Just(Step::Truncate),
         1 => Just(Step::Generation),
         1 => Just(Step::Discard),
@@ -92,27 +97,34 @@ struct Life {
     /// Whether the pending rows are all there will be.
     replaced: bool,
     merge: Merge,
+    partitioned: bool,
     epoch: i64,
     columns: u32,
 }
 
 const PATH: &str = "s/t";
 
-fn initial(textual: bool) -> Arc<TableSchema> {
+/// The column that a partitioned table is partitioned by.
+const PART: &str = "part";
+
+fn initial(textual: bool, partitioned: bool) -> Arc<TableSchema> {
     let kind = if textual { Type::Text } else { Type::Int32 };
-    let columns =
-        vec![column(1, "id", kind), column(2, "c2", Type::Text), column(3, "c3", Type::Text)];
+    let second = match partitioned {
+        true => column(2, PART, Type::Int32),
+        false => column(2, "c2", Type::Text),
+    };
+    let columns = vec![column(1, "id", kind), second, column(3, "c3", Type::Text)];
     table_schema(columns, Identity::Key(vec![0]))
 }
 
 impl Life {
-    fn new(textual: bool, merge: Merge) -> Self {
+    fn new(textual: bool, partitioned: bool, merge: Merge) -> Self {
         let store = FailingStore::default();
         let cache = Cache::memory().limited(600);
         let lake = Lake::with_store(Arc::new(store.clone())).with_cache(cache);
         let mut table = Table::create(&lake, PATH);
         table.set_merge(merge);
-        let pending = State { rows: Rows::new(), schema: initial(textual) };
+        let pending = State { rows: Rows::new(), schema: initial(textual, partitioned) };
         let (unseen, replaced, committed) = (Vec::new(), false, None);
         Self {
             store,
@@ -123,9 +135,17 @@ impl Life {
             unseen,
             replaced,
             merge,
+            partitioned,
             epoch: 0,
             columns: 3,
         }
+        .partition()
+    }
+
+    fn partition(mut self) -> Self {
+        let by = if self.partitioned { vec![PART.to_owned()] } else { Vec::new() };
+        self.table.partition_by(by);
+        self
     }
 
     fn key(&self, key: u8) -> Value<'static> {
@@ -142,6 +162,7 @@ impl Life {
             }
             Step::Commit(faults) => self.commit(&faults).await,
             Step::Evolve { drop } => self.evolve(drop),
+            Step::Convert { widen } => self.convert(widen).await,
             Step::Truncate => {
                 self.table.truncate().await.expect("truncated");
                 self.replace();
@@ -160,6 +181,8 @@ impl Life {
                     None => Table::create(&self.lake, PATH),
                 };
                 self.table.set_merge(self.merge);
+                let by = if self.partitioned { vec![PART.to_owned()] } else { Vec::new() };
+                self.table.partition_by(by);
                 self.go_back();
             }
             Step::Refresh if !self.table.has_pending() => {
@@ -231,6 +254,33 @@ impl Life {
         self.pending.schema = schema;
     }
 
+    async fn convert(&mut self, widen: bool) {
+        if self.table.schema().is_none() {
+            return;
+        }
+        let mut schema = TableSchema::clone(&self.pending.schema);
+        self.columns += 1;
+        let (name, last) = (format!("c{}", self.columns), schema.columns.len() - 1);
+        if schema.columns[last].name != PART {
+            let old = std::mem::replace(&mut schema.columns[last].name, name.clone());
+            for row in self.pending.rows.values_mut() {
+                row.remove(&old).map(|value| row.insert(name.clone(), value));
+            }
+        }
+        if widen && schema.columns[0].kind == Type::Int32 {
+            schema.columns[0].kind = Type::Int64;
+        }
+        let schema = Arc::new(schema);
+        match self.table.evolve(&schema).expect("evolved") {
+            Evolution::Convert => {
+                let converted = self.table.convert(&schema).await.expect("converted");
+                assert_eq!(converted, Evolution::Convert);
+            }
+            same => assert_eq!(same, Evolution::Same),
+        }
+        self.pending.schema = schema;
+    }
+
     async fn apply(&mut self, deleted: &[u8], written: &[(u8, u8)], partial: &[u8]) {
         let schema = Arc::clone(&self.pending.schema);
         let last = schema.columns.len() - 1;
@@ -238,7 +288,13 @@ impl Life {
         let full = |key: u8, value: u8, schema: &TableSchema| {
             let mut row = vec![self.key(key)];
             row.resize(schema.columns.len(), Value::OwnedText(value.to_string()));
-            if value.is_multiple_of(3) {
+            if schema.columns[1].name == PART {
+                row[1] = match value % 4 {
+                    0 => Value::Null,
+                    part => Value::Int(i64::from(part)),
+                };
+            }
+            if value.is_multiple_of(3) && last > 1 {
                 row[last] = Value::Null;
             }
             row
@@ -336,6 +392,7 @@ impl Life {
                 for (field, array) in batch.schema().fields().iter().zip(batch.columns()) {
                     let kind = match field.name().as_str() {
                         "id" => state.schema.columns[0].kind.clone(),
+                        PART => Type::Int32,
                         _ => Type::Text,
                     };
                     match value_at(&kind, array.as_ref(), at).expect("its type") {
@@ -359,14 +416,14 @@ fn text(value: &Value<'_>) -> String {
     }
 }
 
-fn live(textual: bool, merge: Merge, interval: u8, steps: Vec<Step>) {
+fn live(textual: bool, partitioned: bool, merge: Merge, interval: u8, steps: Vec<Step>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        let mut life = Life::new(textual, merge);
+        let mut life = Life::new(textual, partitioned, merge);
         let first = Step::Apply { deleted: vec![], written: vec![(1, 1), (2, 2)], partial: vec![] };
         life.step(first).await;
         life.step(Step::Commit(vec![])).await;
@@ -396,8 +453,14 @@ impl Life {
     }
 }
 
+/// How many lives are lived: `LAKEWARD_MODEL_SEEDS`, or enough for everyday.
+fn seeds() -> u32 {
+    let seeds = std::env::var("LAKEWARD_MODEL_SEEDS").ok();
+    seeds.and_then(|seeds| seeds.parse().ok()).unwrap_or(5_000)
+}
+
 fn config() -> ProptestConfig {
-    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(150) }
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(seeds()) }
 }
 
 proptest! {
@@ -406,11 +469,12 @@ proptest! {
     #[test]
     fn the_log_leads_to_the_rows_of_the_model(
         textual in any::<bool>(),
+        partitioned in any::<bool>(),
         merge in merge(),
         interval in 1_u8..12,
         steps in prop::collection::vec(step(), 0..60),
     ) {
-        live(textual, merge, interval, steps);
+        live(textual, partitioned, merge, interval, steps);
     }
 
     #[test]

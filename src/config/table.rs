@@ -1,0 +1,193 @@
+//! `[source.NAME.table."schema.table"]`: what is said of single tables.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use lakeward_connectors::schema::TableId;
+use toml::de::DeTable;
+
+use super::lake::duration;
+use super::reader::{Item, Reader};
+use crate::delta::Merge;
+use crate::shape::{ColumnFilter, Filter, Mask, MaskKey, Mode, PartitionBy, Shape};
+
+/// What `[source.NAME.table."…"]` says of a source's tables.
+#[derive(Debug, Clone, Default)]
+pub struct PerTable {
+    /// Columns that are kept as the source's text.
+    pub text_columns: HashMap<TableId, Vec<String>>,
+    /// How changed rows are merged, where it is not the default.
+    pub merge: BTreeMap<TableId, Merge>,
+    /// How far apart merges are at least.
+    pub merge_interval: BTreeMap<TableId, Duration>,
+    /// What is other than in the source.
+    pub shapes: BTreeMap<TableId, Shape>,
+}
+
+/// The keys of a table's section.
+const KEYS: [&str; 9] = [
+    "merge",
+    "merge_interval",
+    "text_columns",
+    "mode",
+    "columns",
+    "rename",
+    "mask",
+    "rows",
+    "partition_by",
+];
+
+impl Reader<'_> {
+    /// The sections of the tables of the source `name`.
+    pub(super) fn tables(&mut self, name: &str, of: &DeTable<'_>) -> PerTable {
+        let mut found = PerTable::default();
+        let Some(item) = of.get("table") else { return found };
+        let Some(tables) = self.table(&format!("source.{name}.table"), item) else {
+            return found;
+        };
+        for (key, item) in tables {
+            let place = format!("[source.{name}.table.\"{}\"]", key.get_ref());
+            let Ok(id) = TableId::try_from(key.get_ref().to_string()) else {
+                self.fault(
+                    key.span().start,
+                    format!("{place}: name the table as \"schema.table\""),
+                );
+                continue;
+            };
+            let Some(table) = self.table(&place, item) else { continue };
+            self.only(&place, table, &KEYS);
+            if let Some(item) = table.get("merge") {
+                let wanted = "\"rewrite\" or \"deletion-vectors\"";
+                let merge = self.parsed(&format!("{place} merge"), item, wanted, Merge::parse);
+                found.merge.extend(merge.map(|merge| (id.clone(), merge)));
+            }
+            if let Some(item) = table.get("merge_interval") {
+                let wanted = "a time like \"30s\" or \"5m\"";
+                let key = format!("{place} merge_interval");
+                let interval = self.parsed(&key, item, wanted, duration);
+                found.merge_interval.extend(interval.map(|interval| (id.clone(), interval)));
+            }
+            if let Some(item) = table.get("text_columns") {
+                let columns = self.texts(&format!("{place} text_columns"), item);
+                let columns = columns.into_iter().map(|(_, column)| column).collect();
+                found.text_columns.insert(id.clone(), columns);
+            }
+            let shape = self.shape(&place, table);
+            if !shape.is_plain() {
+                found.shapes.insert(id, shape);
+            }
+        }
+        found
+    }
+
+    fn shape(&mut self, place: &str, table: &DeTable<'_>) -> Shape {
+        let mut shape = Shape::default();
+        if let Some(item) = table.get("mode") {
+            let wanted = "\"mirror\", \"soft-delete\" or \"append\"";
+            let mode = self.parsed(&format!("{place} mode"), item, wanted, Mode::parse);
+            shape.mode = mode.unwrap_or_default();
+        }
+        if let Some(item) = table.get("columns") {
+            let patterns = self.texts(&format!("{place} columns"), item);
+            let patterns: Vec<_> = patterns.into_iter().map(|(_, pattern)| pattern).collect();
+            shape.columns = ColumnFilter::new(&patterns);
+        }
+        if let Some(item) = table.get("rename") {
+            let key = format!("{place} rename");
+            let Some(names) = self.inner(&key, item, "{ old = \"new\" }") else { return shape };
+            for (old, new) in names {
+                let new = self.text(&format!("{key}.{}", old.get_ref()), new);
+                shape.rename.extend(new.map(|new| (old.get_ref().to_string(), new)));
+            }
+        }
+        if let Some(item) = table.get("mask") {
+            let key = format!("{place} mask");
+            let Some(masks) = self.inner(&key, item, "{ email = \"hash\" }") else { return shape };
+            for (column, mask) in masks {
+                let name = column.get_ref().to_string();
+                let mask = self.mask(&format!("{key}.{name}"), mask);
+                // A mask that isn't understood is a fault: the file is refused.
+                shape.masks.extend(mask.map(|mask| (name, mask)));
+            }
+        }
+        if let Some(item) = table.get("rows") {
+            let key = format!("{place} rows");
+            if let Some(text) = self.text(&key, item) {
+                match Filter::parse(&text) {
+                    Ok(filter) => shape.rows = Some(filter),
+                    Err(why) => self.fault(item.span().start, format!("{key}: {why}")),
+                }
+            }
+        }
+        if let Some(item) = table.get("partition_by") {
+            let key = format!("{place} partition_by");
+            for (at, text) in self.texts(&key, item) {
+                match PartitionBy::parse(&text) {
+                    Some(by) => shape.partition.push(by),
+                    None => self.fault(
+                        at,
+                        format!("{key}: '{text}' is no column, year(…), month(…) or day(…) of one"),
+                    ),
+                }
+            }
+        }
+        shape
+    }
+
+    fn inner<'a, 'd>(
+        &mut self,
+        place: &str,
+        item: Item<'a, 'd>,
+        example: &str,
+    ) -> Option<&'a DeTable<'d>> {
+        let table = item.get_ref().as_table();
+        if table.is_none() {
+            self.fault(item.span().start, format!("{place}: write it as {example}"));
+        }
+        table
+    }
+
+    fn mask(&mut self, place: &str, item: Item<'_, '_>) -> Option<Mask> {
+        let wanted = "\"hash\", \"drop\" or { constant = \"…\" }";
+        let at = item.span().start;
+        if let Some(table) = item.get_ref().as_table() {
+            self.only(place, table, &["constant"]);
+            let text = table.get("constant").and_then(|item| self.text(place, item));
+            if text.is_none() {
+                self.fault(at, format!("{place} is {wanted}"));
+            }
+            return text.map(Mask::Constant);
+        }
+        match item.get_ref().as_str() {
+            Some("drop") => Some(Mask::Drop),
+            Some("hash") => {
+                let key = self.mask_key.clone();
+                if key.is_none() {
+                    let message = format!(
+                        "{place}: a hash needs a key, or anybody could try values; write mask_key \
+                         = \"${{MASK_KEY}}\" in [lake]"
+                    );
+                    self.fault(at, message);
+                }
+                key.map(Mask::Hash)
+            }
+            _ => {
+                self.fault(at, format!("{place} is {wanted}"));
+                None
+            }
+        }
+    }
+
+    /// `mask_key` of `[lake]`.
+    pub(super) fn read_mask_key(&mut self, lake: &DeTable<'_>) {
+        let Some(item) = lake.get("mask_key") else { return };
+        let Some(secret) = self.secret("lake.mask_key", item) else { return };
+        match secret.reveal().len() >= 16 {
+            true => self.mask_key = Some(MaskKey::new(&secret)),
+            false => self.fault(
+                item.span().start,
+                "lake.mask_key is too short to keep anything secret; give it at least 16 bytes",
+            ),
+        }
+    }
+}
