@@ -145,10 +145,12 @@ struct Found {
 impl Slot {
     pub(super) fn new(table: Table, interval: Option<Duration>, shape: Shape) -> Self {
         let now = Instant::now();
+        let origin = table.origin().filter(|origin| origin.shape == shape.text());
+        let shaping = origin.and_then(|origin| Shaping::new(&shape, &origin.source).ok());
         Self {
             interval,
             shape,
-            shaping: None,
+            shaping: shaping.map(Arc::new),
             size: Size { rows: table.rows(), files: table.files(), ..Size::default() },
             table: Some(table),
             merging: None,

@@ -4,6 +4,7 @@
 mod cli;
 mod faults;
 mod merge;
+mod shapes;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -84,6 +85,7 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
     jobs.extend(cli::jobs(select));
     jobs.extend(faults::jobs(select));
     jobs.extend(merge::jobs(select));
+    jobs.extend(shapes::jobs(select));
     Ok(jobs)
 }
 

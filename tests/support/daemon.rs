@@ -53,6 +53,8 @@ pub struct Setup {
     pub lake: Lake,
     pub sources: Vec<Source>,
     flush: &'static str,
+    /// The key of masks.
+    pub mask_key: Option<String>,
     /// Words before the binary, e.g. a namespace to run it in.
     pub wrapper: Vec<String>,
 }
@@ -63,8 +65,15 @@ impl Setup {
         let dir = dir.context("a temporary folder")?;
         let root = dir.path().to_owned();
         let lake = Lake::new(store, &root.join("lake"), label)?;
-        let setup =
-            Setup { dir: Some(dir), root, lake, sources, flush: "200ms", wrapper: Vec::new() };
+        let setup = Setup {
+            dir: Some(dir),
+            root,
+            lake,
+            sources,
+            flush: "200ms",
+            mask_key: None,
+            wrapper: Vec::new(),
+        };
         setup.write_config()?;
         Ok(setup)
     }
@@ -83,11 +92,14 @@ impl Setup {
 
     pub fn write_config(&self) -> Res<()> {
         let mut toml = format!(
-            "[lake]\nurl = {:?}\nflush_interval = {:?}\nmemory = \"64MiB\"\nstate_dir = {:?}\n\n",
+            "[lake]\nurl = {:?}\nflush_interval = {:?}\nmemory = \"64MiB\"\nstate_dir = {:?}\n",
             self.lake.url,
             self.flush,
             self.root.join("state")
         );
+        if let Some(key) = &self.mask_key {
+            toml.push_str(&format!("mask_key = {key:?}\n"));
+        }
         if let Some(s3) = self.lake.s3_config()? {
             toml.push_str(&s3);
         }
