@@ -28,7 +28,7 @@ use tokio::io::AsyncWriteExt;
 use super::actions::Add;
 use super::clock::{now_millis, unique};
 use super::gather::arrow_fault;
-use super::partition::Values;
+use super::partition::{self, Values};
 use super::schema::Layout;
 use super::stats::Seen;
 use super::store::{Compression, Lake};
@@ -73,7 +73,7 @@ impl FileWriter {
         Self {
             lake: lake.clone(),
             table: table.to_owned(),
-            name: format!("{}.parquet", unique()),
+            name: format!("{}{}.parquet", partition::folder(values), unique()),
             layout: stored.unwrap_or_else(|| Arc::clone(layout)),
             places,
             values: values.clone(),

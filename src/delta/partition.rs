@@ -24,6 +24,21 @@ use super::schema::Layout;
 /// The values of one partition, by column, as the log has them; empty for a table without.
 pub(crate) type Values = BTreeMap<String, Option<String>>;
 
+/// The folder of a partition within the table, as Hive names it: readers that take the values from
+/// there find those of the log. Empty for a table without partitions, and where a column has a name
+/// that would have to be escaped.
+pub(crate) fn folder(values: &Values) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if !values.keys().all(|name| name.chars().all(is_plain)) {
+        return String::new();
+    }
+    let folder = |(name, value): (&String, &Option<String>)| {
+        let value = value.as_deref().unwrap_or("__HIVE_DEFAULT_PARTITION__");
+        format!("{name}={value}/")
+    };
+    values.iter().map(folder).collect()
+}
+
 /// Rows of one partition.
 pub(crate) struct Part {
     pub(crate) values: Values,

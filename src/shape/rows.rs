@@ -279,7 +279,7 @@ struct Said {
     ordinals: Int64Builder,
     times: TimestampMicrosecondBuilder,
     unchanged: Vec<Vec<String>>,
-    old_keys: Vec<Option<Vec<String>>>,
+    old_keys: Vec<Vec<String>>,
     /// Rows of which only the key is shown.
     hide: Vec<bool>,
 }
@@ -291,7 +291,7 @@ impl Said {
         let ordinal = trace.and_then(|trace| i64::try_from(trace.ordinal).ok());
         self.ordinals.append_option(ordinal);
         self.times.append_option(trace.map(|trace| trace.committed.micros));
-        self.old_keys.push(old_key);
+        self.old_keys.push(old_key.unwrap_or_default());
     }
 
     fn leave_out(&mut self, columns: Vec<&str>) {
@@ -299,25 +299,24 @@ impl Said {
     }
 
     fn columns(mut self) -> [ArrayRef; 6] {
-        let some = |columns: Vec<String>| (!columns.is_empty()).then_some(columns);
         [
             Arc::new(self.ops.finish()),
             Arc::new(self.positions.finish()),
             Arc::new(self.ordinals.finish()),
             Arc::new(self.times.finish().with_timezone("UTC")),
-            texts(self.unchanged.into_iter().map(some)),
-            texts(self.old_keys.into_iter()),
+            texts(self.unchanged),
+            texts(self.old_keys),
         ]
     }
 }
 
-fn texts(lists: impl Iterator<Item = Option<Vec<String>>>) -> ArrayRef {
+/// A list of texts a row; never null, which ClickHouse doesn't know.
+fn texts(lists: Vec<Vec<String>>) -> ArrayRef {
     let field = Field::new("element", DataType::Utf8, true);
     let mut builder = ListBuilder::new(StringBuilder::new()).with_field(field);
     for list in lists {
-        let valid = list.is_some();
-        list.into_iter().flatten().for_each(|text| builder.values().append_value(text));
-        builder.append(valid);
+        list.into_iter().for_each(|text| builder.values().append_value(text));
+        builder.append(true);
     }
     Arc::new(builder.finish())
 }

@@ -262,15 +262,15 @@ fn every_change_is_a_row() {
     assert_eq!(
         lines,
         [
-            "Insert 1 a eu t1709211600000000 insert tx 7 0 t1000000 - -",
+            "Insert 1 a eu t1709211600000000 insert tx 7 0 t1000000 0 items 0 items",
             "Insert 3 - eu - update tx 7 2 t1000000 1 items 1 items",
-            "Insert 3 - - - delete tx 7 3 t1000000 - -",
-            "Insert 3 - - - delete tx 7 4 t1000000 - -",
+            "Insert 3 - - - delete tx 7 3 t1000000 0 items 0 items",
+            "Insert 3 - - - delete tx 7 4 t1000000 0 items 0 items",
         ]
     );
     let shaping = Shaping::new(&shape, &keyed()).expect("a shape");
     let truncated = shaping.truncated(Some(trace())).expect("a row");
-    assert_eq!(lines_of(&truncated), ["Insert - - - - truncate tx 7 0 t1000000 - -"]);
+    assert_eq!(lines_of(&truncated), ["Insert - - - - truncate tx 7 0 t1000000 0 items 0 items"]);
 }
 
 fn lines_of(batch: &Batch) -> Vec<String> {

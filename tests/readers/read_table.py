@@ -5,6 +5,9 @@ One JSON line a table: rows of a full read, COUNT(*) as the reader itself answer
 from metadata), and a hash of the content that is the same for every reader that sees the same rows; or
 {"error": ...}. Run it with the Python of the reader's own environment.
 
+TABLE is a path, or PATH#COLUMN=NUMBER: the rows in which a decimal column has that value, which the
+reader itself looks for (and may skip files and row groups by their statistics).
+
 Content hash: every row is turned into canonical text (columns sorted by name, values normalised, see
 `canon`), hashed with blake2b-128, and the row hashes are summed modulo 2^128 (a multiset hash).
 """
@@ -14,36 +17,52 @@ import os
 import sys
 
 # ---------------------------------------------------------------- readers
-# Each returns (arrow_table, count_answer). `path` is absolute.
+# Each returns (arrow_table, count_answer). `path` is absolute; `where` is None or (column, number).
 
 
-def r_deltalake_qb(path):
+def sql_where(where, kind="DECIMAL(38,10)"):
+    return "" if where is None else f""" WHERE "{where[0]}" = CAST('{where[1]}' AS {kind})"""
+
+
+def picked(table, where):
+    """For readers that are given no filter."""
+    import decimal, pyarrow as pa, pyarrow.compute as pc
+    if where is None:
+        return table
+    value = pa.scalar(decimal.Decimal(where[1]), pa.decimal128(38, 10))
+    return table.filter(pc.equal(table.column(where[0]), value))
+
+
+def r_deltalake_qb(path, where):
     import deltalake, pyarrow as pa
     dt = deltalake.DeltaTable(path)
     qb = deltalake.QueryBuilder().register("t", dt)
-    t = pa.table(qb.execute("SELECT * FROM t").read_all())
-    c = pa.table(qb.execute("SELECT count(*) AS n FROM t").read_all())["n"][0].as_py()
+    t = pa.table(qb.execute("SELECT * FROM t" + sql_where(where)).read_all())
+    c = pa.table(qb.execute("SELECT count(*) AS n FROM t" + sql_where(where)).read_all())["n"][0].as_py()
     return t, c, "deltalake " + deltalake.__version__
 
 
-def r_deltalake_pyarrow(path):
-    import deltalake, pyarrow as pa
+def r_deltalake_pyarrow(path, where):
+    import decimal, deltalake, pyarrow as pa, pyarrow.dataset as pds
     dt = deltalake.DeltaTable(path)
     ds = dt.to_pyarrow_dataset()
-    return ds.to_table(), ds.count_rows(), f"deltalake {deltalake.__version__} + pyarrow {pa.__version__}"
+    f = None
+    if where is not None:
+        f = pds.field(where[0]) == pa.scalar(decimal.Decimal(where[1]), pa.decimal128(38, 10))
+    return ds.to_table(filter=f), ds.count_rows(filter=f), f"deltalake {deltalake.__version__} + pyarrow {pa.__version__}"
 
 
-def r_datafusion(path):
+def r_datafusion(path, where):
     import datafusion, deltalake
     ctx = datafusion.SessionContext()
     dt = deltalake.DeltaTable(path)
     (ctx.register_table if hasattr(ctx, "register_table") else ctx.register_table_provider)("t", dt)
-    t = ctx.sql("SELECT * FROM t").to_arrow_table()
-    c = ctx.sql("SELECT count(*) AS n FROM t").to_arrow_table()["n"][0].as_py()
+    t = ctx.sql("SELECT * FROM t" + sql_where(where)).to_arrow_table()
+    c = ctx.sql("SELECT count(*) AS n FROM t" + sql_where(where)).to_arrow_table()["n"][0].as_py()
     return t, c, f"datafusion {datafusion.__version__} + deltalake {deltalake.__version__} (FFI)"
 
 
-def r_kernel(path):
+def r_kernel(path, where):
     import importlib.metadata as md
     import pyarrow as pa
     import delta_kernel_rust_sharing_wrapper as k
@@ -53,50 +72,56 @@ def r_kernel(path):
     snap = k.Table(url).snapshot(it)
     b = k.ScanBuilder(snap).build().execute(it)
     t = pa.Table.from_batches(list(b), schema=b.schema)
+    t = picked(t, where)
     return t, None, "delta-kernel-rs via delta-kernel-rust-sharing-wrapper " + md.version("delta-kernel-rust-sharing-wrapper")
 
 
-def r_duckdb(path):
+def r_duckdb(path, where):
     import duckdb, duckdb_extensions
     con = duckdb.connect(config={"threads": os.cpu_count()})
     duckdb_extensions.import_extension("delta", con=con)
     con.execute("LOAD delta; SET TimeZone='UTC'")
     q = path.replace("'", "''")
-    r = con.execute(f"SELECT * FROM delta_scan('{q}')")
+    r = con.execute(f"SELECT * FROM delta_scan('{q}')" + sql_where(where))
     t = (r.to_arrow_table if hasattr(r, "to_arrow_table") else r.arrow)()
-    c = con.execute(f"SELECT count(*) FROM delta_scan('{q}')").fetchone()[0]
+    c = con.execute(f"SELECT count(*) FROM delta_scan('{q}')" + sql_where(where)).fetchone()[0]
     return t, c, "duckdb " + duckdb.__version__ + " + delta extension"
 
 
-def _chdb(path, settings):
+def _chdb(path, where, settings):
     import chdb, pyarrow as pa
     q = path.replace("\\", "\\\\").replace("'", "\\'")
-    s = f" SETTINGS session_timezone='UTC'{settings}"
+    s = sql_where(where, "Decimal(38, 10)") + f" SETTINGS session_timezone='UTC'{settings}"
     buf = chdb.query(f"SELECT * FROM deltaLakeLocal('{q}'){s}, output_format_arrow_string_as_string=0", "ArrowStream").bytes()
     t = pa.ipc.open_stream(buf).read_all() if buf else pa.table({})
     c = int(str(chdb.query(f"SELECT count() FROM deltaLakeLocal('{q}'){s}", "CSV")))
     return t, c, "chdb " + chdb.__version__ + " (ClickHouse " + str(chdb.query("SELECT version()", "TSV")).strip() + ")"
 
 
-def r_chdb_kernel(path):
-    return _chdb(path, ", allow_delta_kernel_rs=1, allow_experimental_delta_kernel_rs=1")
+def r_chdb_kernel(path, where):
+    return _chdb(path, where, ", allow_delta_kernel_rs=1, allow_experimental_delta_kernel_rs=1")
 
 
-def r_chdb_legacy(path):
-    return _chdb(path, ", allow_delta_kernel_rs=0, allow_experimental_delta_kernel_rs=0")
+def r_chdb_legacy(path, where):
+    return _chdb(path, where, ", allow_delta_kernel_rs=0, allow_experimental_delta_kernel_rs=0")
 
 
-def r_polars(path):
-    import polars as pl
-    t = pl.scan_delta(path).collect().to_arrow()
-    c = pl.scan_delta(path).select(pl.len()).collect().item()
+def r_polars(path, where):
+    import decimal, polars as pl
+    scan = pl.scan_delta(path)
+    if where is not None:
+        scan = scan.filter(pl.col(where[0]) == pl.lit(decimal.Decimal(where[1]), pl.Decimal(38, 10)))
+    t = scan.collect().to_arrow()
+    c = scan.select(pl.len()).collect().item()
     return t, c, "polars " + pl.__version__
 
 
-def r_daft(path):
-    import daft
+def r_daft(path, where):
+    import daft, decimal
     df = daft.read_deltalake(path)
-    return df.to_arrow(), daft.read_deltalake(path).count_rows(), "daft " + daft.__version__
+    if where is not None:
+        df = df.where(daft.col(where[0]) == daft.lit(decimal.Decimal(where[1])).cast(daft.DataType.decimal128(38, 10)))
+    return df.to_arrow(), df.count_rows(), "daft " + daft.__version__
 
 
 READERS = dict(
@@ -188,7 +213,9 @@ def main():
     name, paths = sys.argv[1], sys.argv[2:]
     for path in paths:
         try:
-            table, count, version = READERS[name](os.path.abspath(path))
+            path, _, where = path.partition("#")
+            where = tuple(where.split("=", 1)) if where else None
+            table, count, version = READERS[name](os.path.abspath(path), where)
             result = digest(table) | {"count": count, "version": version}
         except BaseException as e:  # also PanicException of pyo3, which is no Exception
             result = {"error": f"{type(e).__name__}: {e}"}
