@@ -72,6 +72,7 @@ pub async fn keep(
             merging: Merging {
                 modes: source.per_table.merge.clone(),
                 shapes: source.per_table.shapes.clone(),
+                shape: source.per_table.shape.clone(),
                 intervals: source.per_table.merge_interval.clone(),
                 cadence: Cadence { bytes: memory / 4, ..Cadence::default() },
             },

@@ -44,6 +44,30 @@ pub enum Mode {
     Append,
 }
 
+/// What becomes of columns that come while a table is followed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Changes {
+    /// They come to the lake's table.
+    #[default]
+    Follow,
+    /// The lake's table goes on without them.
+    IgnoreNew,
+    /// Any change of columns stops the table.
+    Stop,
+}
+
+impl Changes {
+    /// The policy called `name`.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "follow" => Some(Self::Follow),
+            "ignore-new" => Some(Self::IgnoreNew),
+            "stop" => Some(Self::Stop),
+            _ => None,
+        }
+    }
+}
+
 /// Whether the source has deleted the row (soft delete).
 pub const DELETED: &str = "_deleted";
 /// When it was committed that the row is deleted; null where only a comparison of whole tables
@@ -97,11 +121,19 @@ pub struct Shape {
     pub rows: Option<Filter>,
     /// What its files are partitioned by.
     pub partition: Vec<PartitionBy>,
+    /// What becomes of columns that come.
+    pub changes: Changes,
+    /// Whether a column that is dropped goes from the lake's files as well.
+    pub removes_dropped: bool,
 }
 
 impl Shape {
     /// Whether the table is to be as the source's.
     pub fn is_plain(&self) -> bool {
+        self.changes != Changes::IgnoreNew && self.is_whole()
+    }
+
+    fn is_whole(&self) -> bool {
         self.mode == Mode::Mirror
             && self.columns.is_empty()
             && self.rename.is_empty()
@@ -128,7 +160,7 @@ impl Shape {
     /// A text that is another one when rows would come out otherwise; it tells no secret. Empty for
     /// a table that is as the source's.
     pub fn text(&self) -> String {
-        if self.is_plain() {
+        if self.is_whole() {
             return String::new();
         }
         let masks: BTreeMap<_, _> =
@@ -174,13 +206,19 @@ pub struct Shaping {
 }
 
 impl Shaping {
-    /// What `shape` makes of a table of the schema `source`.
+    /// What `shape` makes of a table of the schema `source`, where the lake's table may have columns
+    /// already: `known`.
     ///
     /// # Errors
     /// [`Table`](lakeward_connectors::ErrorKind::Table) when the shape doesn't fit the table: every
     /// column that it names must be there, and what identifies a row must stay as it is.
-    pub fn new(shape: &Shape, source: &Arc<TableSchema>) -> Result<Self> {
-        let columns = columns::select(shape, source)?;
+    pub fn new(
+        shape: &Shape,
+        source: &Arc<TableSchema>,
+        known: Option<&TableSchema>,
+    ) -> Result<Self> {
+        let known = known.filter(|_| shape.changes == Changes::IgnoreNew);
+        let columns = columns::select(shape, source, known)?;
         let derived = columns::derive(shape, source)?;
         let filter = shape.rows.as_ref().map(|rows| rows.compile(source)).transpose()?;
         let keyless = source.identity == Identity::FullRow;

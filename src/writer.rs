@@ -193,7 +193,7 @@ impl<P: Position> Writer<P> {
 
     fn put(&mut self, id: TableId, table: Table) {
         let interval = self.merging.intervals.get(&id).copied();
-        let shape = self.merging.shapes.get(&id).cloned().unwrap_or_default();
+        let shape = self.merging.shapes.get(&id).unwrap_or(&self.merging.shape).clone();
         self.tables.insert(id, Slot::new(table, interval, shape));
     }
 

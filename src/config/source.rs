@@ -147,7 +147,8 @@ impl Reader<'_> {
     }
 
     fn source(&mut self, name: &str, at: usize, of: &DeTable<'_>) -> Option<SourceConfig> {
-        let known: Vec<&str> = KINDS.iter().copied().chain(["table"]).collect();
+        let known: Vec<&str> =
+            KINDS.iter().copied().chain(["table", "schema_changes", "dropped_columns"]).collect();
         self.only(&format!("[source.{name}]"), of, &known);
         let named: Vec<_> = KINDS.into_iter().filter(|kind| of.contains_key(*kind)).collect();
         let kind = match *named {

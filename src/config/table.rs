@@ -9,7 +9,7 @@ use toml::de::DeTable;
 use super::lake::duration;
 use super::reader::{Item, Reader};
 use crate::delta::Merge;
-use crate::shape::{ColumnFilter, Filter, Mask, MaskKey, Mode, PartitionBy, Shape};
+use crate::shape::{Changes, ColumnFilter, Filter, Mask, MaskKey, Mode, PartitionBy, Shape};
 
 /// What `[source.NAME.table."…"]` says of a source's tables.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +22,8 @@ pub struct PerTable {
     pub merge_interval: BTreeMap<TableId, Duration>,
     /// What is other than in the source.
     pub shapes: BTreeMap<TableId, Shape>,
+    /// The same of all other tables.
+    pub shape: Shape,
 }
 
 /// The keys of a table's section.
@@ -40,7 +42,7 @@ const KEYS: [&str; 9] = [
 impl Reader<'_> {
     /// The sections of the tables of the source `name`.
     pub(super) fn tables(&mut self, name: &str, of: &DeTable<'_>) -> PerTable {
-        let mut found = PerTable::default();
+        let mut found = PerTable { shape: self.policy(name, of), ..PerTable::default() };
         let Some(item) = of.get("table") else { return found };
         let Some(tables) = self.table(&format!("source.{name}.table"), item) else {
             return found;
@@ -72,16 +74,35 @@ impl Reader<'_> {
                 let columns = columns.into_iter().map(|(_, column)| column).collect();
                 found.text_columns.insert(id.clone(), columns);
             }
-            let shape = self.shape(&place, table);
-            if !shape.is_plain() {
-                found.shapes.insert(id, shape);
-            }
+            let shape = self.shape(&place, table, &found.shape);
+            found.shapes.insert(id, shape);
         }
         found
     }
 
-    fn shape(&mut self, place: &str, table: &DeTable<'_>) -> Shape {
+    /// What becomes of columns that come and go, in all tables of a source.
+    fn policy(&mut self, name: &str, of: &DeTable<'_>) -> Shape {
         let mut shape = Shape::default();
+        if let Some(item) = of.get("schema_changes") {
+            let key = format!("source.{name}.schema_changes");
+            let wanted = "\"follow\", \"ignore-new\" or \"stop\"";
+            shape.changes = self.parsed(&key, item, wanted, Changes::parse).unwrap_or_default();
+        }
+        if let Some(item) = of.get("dropped_columns") {
+            let key = format!("source.{name}.dropped_columns");
+            let parse = |text: &str| match text {
+                "keep" => Some(false),
+                "remove" => Some(true),
+                _ => None,
+            };
+            let removes = self.parsed(&key, item, "\"keep\" or \"remove\"", parse);
+            shape.removes_dropped = removes.unwrap_or_default();
+        }
+        shape
+    }
+
+    fn shape(&mut self, place: &str, table: &DeTable<'_>, policy: &Shape) -> Shape {
+        let mut shape = policy.clone();
         if let Some(item) = table.get("mode") {
             let wanted = "\"mirror\", \"soft-delete\" or \"append\"";
             let mode = self.parsed(&format!("{place} mode"), item, wanted, Mode::parse);

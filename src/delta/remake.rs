@@ -49,12 +49,12 @@ impl Table {
     }
 
     /// Goes over to `schema`, in which columns have other names or wider types, by writing all rows
-    /// with them. Says [`Evolution::Snapshot`], and does nothing, where the table is too large for
+    /// with them; `remove`: without columns that `schema` hasn't any more. Says [`Evolution::Snapshot`], and does nothing, where the table is too large for
     /// that, or still has another column of such a name.
     ///
     /// # Errors
     /// When the store doesn't answer. The table is then as it was before.
-    pub async fn convert(&mut self, schema: &Arc<TableSchema>) -> Result<Evolution> {
+    pub async fn convert(&mut self, schema: &Arc<TableSchema>, remove: bool) -> Result<Evolution> {
         self.settled()?;
         let (old, layout) = (self.known_schema()?, self.known_layout()?);
         let again = |why: &str| Ok(Evolution::Snapshot(format!("columns changed, and {why}")));
@@ -65,16 +65,16 @@ impl Table {
             let before = old.columns.iter().find(|before| before.id == column.id)?;
             Some((before.name.clone(), column))
         });
-        let Some((next, names)) = layout.converted(&renamed.collect(), schema)? else {
+        let Some((next, names)) = layout.converted(&renamed.collect(), schema, remove)? else {
             return again("the lake still has a column of such a name");
         };
-        // The columns after those are new: null in all rows.
-        let old_name = |at: usize| layout.arrow().fields().get(at).map(|field| field.name());
-        let wanted = next.arrow().fields().iter().enumerate().map(|(at, field)| {
-            let field = field.as_ref().clone();
-            match old_name(at) {
-                Some(name) => field.with_name(name),
-                None => field.with_name(format!("{at} is new")),
+        let old_names: BTreeMap<_, _> = names.iter().map(|(old, new)| (new, old)).collect();
+        let wanted = next.arrow().fields().iter().map(|field| {
+            let name = old_names.get(field.name()).map_or(field.name(), |old| *old);
+            match layout.position(name) {
+                Some(_) => field.as_ref().clone().with_name(name),
+                // No file has a column of that name: it is null in all rows.
+                None => field.as_ref().clone().with_name(format!("{name} is new")),
             }
         });
         let wanted = Arc::new(Schema::new(wanted.collect::<Vec<_>>()));

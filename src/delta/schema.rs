@@ -145,7 +145,8 @@ impl Layout {
     }
 
     /// These columns, those in `renamed` by the name and type there, and then the other ones of
-    /// `schema`; and the new names of columns. `None` when two columns would have one name.
+    /// `schema`; and the names, old and new, of those in `renamed`. `remove`: without those that
+    /// `schema` hasn't. `None` when two columns would have one name.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -154,6 +155,7 @@ impl Layout {
         &self,
         renamed: &BTreeMap<String, &Column>,
         schema: &TableSchema,
+        remove: bool,
     ) -> Result<Option<(Self, BTreeMap<String, String>)>> {
         let (mut fields, mut names) = (self.fields.clone(), BTreeMap::new());
         for field in &mut fields {
@@ -162,6 +164,13 @@ impl Layout {
                 *field = DeltaField::new(column);
             }
         }
+        let mut places = self.partition.clone();
+        if remove {
+            let by = self.partition.iter().filter_map(|at| fields.get(*at)).map(|f| f.name.clone());
+            let by: Vec<_> = by.collect();
+            fields.retain(|field| schema.column(&field.name).is_some());
+            places = by.iter().filter_map(|n| fields.iter().position(|f| f.name == *n)).collect();
+        }
         let mut seen = BTreeSet::new();
         let come =
             schema.columns.iter().filter(|column| !names.values().any(|n| *n == column.name));
@@ -169,7 +178,7 @@ impl Layout {
         if !all.map(|name| name.to_lowercase()).all(|name| seen.insert(name)) {
             return Ok(None);
         }
-        let next = Self::with_columns(fields, self.partition.clone(), schema)?;
+        let next = Self::with_columns(fields, places, schema)?;
         Ok(Some((next, names)))
     }
 

@@ -248,6 +248,13 @@ impl Table {
         })
     }
 
+    /// Whether the files have columns that the schema has no more.
+    pub fn has_dropped(&self) -> bool {
+        let columns = |schema: &Arc<TableSchema>| schema.columns.len();
+        let stored = self.layout.as_ref().map_or(0, |layout| layout.arrow().fields().len());
+        self.schema.as_ref().is_some_and(|schema| stored > columns(schema))
+    }
+
     /// Whether rows of `schema` can stand beside those that the table has: no column has another
     /// type, and the same columns are the key.
     pub fn takes(&self, schema: &TableSchema) -> bool {

@@ -94,8 +94,12 @@ pub(super) fn derive(shape: &Shape, source: &TableSchema) -> Result<Vec<Derived>
     Ok(derived)
 }
 
-/// The columns of the source's that the lake has.
-pub(super) fn select(shape: &Shape, source: &TableSchema) -> Result<Vec<Selected>> {
+/// The columns of the source's that the lake has; none that `known` lacks, if it is given.
+pub(super) fn select(
+    shape: &Shape,
+    source: &TableSchema,
+    known: Option<&TableSchema>,
+) -> Result<Vec<Selected>> {
     let fault = |message: String| Error::table(source.id.clone(), message);
     let named = shape.columns.names().chain(shape.rename.keys().map(String::as_str));
     let named: BTreeSet<&str> = named.chain(shape.masks.keys().map(String::as_str)).collect();
@@ -124,7 +128,8 @@ pub(super) fn select(shape: &Shape, source: &TableSchema) -> Result<Vec<Selected
             let message = format!("column {} is an array, which can't be hashed", column.name);
             return Err(fault(message).remedy("mask it by \"drop\" or a constant, or leave it out"));
         }
-        if wanted {
+        let is_known = |known: &TableSchema| known.columns.iter().any(|has| has.id == column.id);
+        if wanted && (known.is_none_or(is_known) || key.contains(&from)) {
             let name = shape.rename.get(&column.name).unwrap_or(&column.name).clone();
             columns.push(Selected { from, name, mask });
         }

@@ -83,7 +83,7 @@ fn shaped(shape: &Shape, fill: impl FnOnce(&mut Builder)) -> Vec<String> {
         builder.trace(trace());
     }
     fill(&mut builder);
-    let shaping = Shaping::new(shape, &source).expect("a shape");
+    let shaping = Shaping::new(shape, &source, None).expect("a shape");
     let batch = shaping.apply(builder.finish()).expect("shaped");
     assert_eq!(&batch.schema, shaping.lake());
     lines(&batch)
@@ -102,7 +102,7 @@ fn columns_are_left_out_renamed_and_masked() {
         masks: [("email".to_owned(), Mask::Hash(key))].into(),
         ..Shape::default()
     };
-    let shaping = Shaping::new(&shape, &keyed()).expect("a shape");
+    let shaping = Shaping::new(&shape, &keyed(), None).expect("a shape");
     let names: Vec<_> = shaping.lake().columns.iter().map(|c| c.name.as_str()).collect();
     assert_eq!(names, ["id", "email", "area"]);
     let mut lines = shaped(&shape, |builder| {
@@ -133,7 +133,7 @@ fn columns_are_left_out_renamed_and_masked() {
 #[test]
 fn what_a_shape_names_must_be_there() {
     let fails = |shape: &Shape, source: &Arc<TableSchema>, said: &str| {
-        let error = Shaping::new(shape, source).expect_err(said).full();
+        let error = Shaping::new(shape, source, None).expect_err(said).full();
         assert!(error.contains(said), "{error}");
     };
     let renamed = Shape { rename: [("mail".into(), "m".into())].into(), ..Shape::default() };
@@ -153,7 +153,7 @@ fn what_a_shape_names_must_be_there() {
     fails(&Shape { mode: Mode::SoftDelete, ..Shape::default() }, &keyless, "soft-delete");
     let append =
         Shape { mode: Mode::Append, columns: ColumnFilter::new(&["!id"]), ..Shape::default() };
-    assert!(Shaping::new(&append, &keyless).is_ok());
+    assert!(Shaping::new(&append, &keyless, None).is_ok());
     let by = |text: &str| vec![PartitionBy::parse(text).expect(text)];
     fails(&Shape { partition: by("day(email)"), ..Shape::default() }, &keyed(), "which is no time");
     fails(&Shape { partition: by("day(x)"), ..Shape::default() }, &keyed(), "doesn't have");
@@ -268,7 +268,7 @@ fn every_change_is_a_row() {
             "Insert 3 - - - delete tx 7 4 t1000000 0 items 0 items",
         ]
     );
-    let shaping = Shaping::new(&shape, &keyed()).expect("a shape");
+    let shaping = Shaping::new(&shape, &keyed(), None).expect("a shape");
     let truncated = shaping.truncated(Some(trace())).expect("a row");
     assert_eq!(lines_of(&truncated), ["Insert - - - - truncate tx 7 0 t1000000 0 items 0 items"]);
 }
@@ -284,7 +284,7 @@ fn all_rows_can_be_marked() {
     let mut builder = Builder::new(Arc::clone(&source));
     builder.trace(trace());
     builder.push(Op::Insert, None, Some(&person(1, "a", "eu"))).expect("a row");
-    let shaping = Shaping::new(&shape, &source).expect("a shape");
+    let shaping = Shaping::new(&shape, &source, None).expect("a shape");
     let batch = shaping.apply(builder.finish()).expect("shaped");
     let marked = mark_deleted(&batch.columns, Some(9)).expect("marked");
     let again = mark_deleted(&marked, Some(10)).expect("marked");
@@ -309,7 +309,7 @@ fn a_time_has_parts() {
     let mut early = person(2, "a", "eu");
     early[3] = Value::Timestamp(-1);
     builder.push(Op::Insert, None, Some(&early)).expect("a row");
-    let shaping = Shaping::new(&shape, &source).expect("a shape");
+    let shaping = Shaping::new(&shape, &source, None).expect("a shape");
     let rows = shaping.apply(builder.finish()).expect("shaped").columns;
     let dates = |at: usize| rows.column(at).as_primitive::<Date32Type>().values().to_vec();
     assert_eq!((dates(4), dates(5)), (vec![19_782, -1], vec![19_754, -31]));
@@ -317,4 +317,18 @@ fn a_time_has_parts() {
     assert_eq!(years.values().to_vec(), [2024, 1969]);
     assert_eq!(rows.column(0).as_primitive::<Int64Type>().values().to_vec(), [1, 2]);
     assert!(PartitionBy::parse("hour(at)").is_none());
+}
+
+#[test]
+fn new_columns_are_ignored_if_that_was_asked_for() {
+    let shape = Shape { changes: Changes::IgnoreNew, ..Shape::default() };
+    assert!(!shape.is_plain() && shape.text().is_empty());
+    let mut known = TableSchema::clone(&keyed());
+    known.columns.remove(2);
+    let names = |known: Option<&TableSchema>| {
+        let shaping = Shaping::new(&shape, &keyed(), known).expect("a shape");
+        shaping.lake().columns.iter().map(|c| c.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(None), ["id", "email", "region", "at"]);
+    assert_eq!(names(Some(&known)), ["id", "email", "at"]);
 }

@@ -22,7 +22,7 @@ use crate::collapse::collapse;
 use crate::delta::{Lake, Merge, Origin, Table};
 use crate::epoch::State;
 use crate::planted::{self, Bug};
-use crate::shape::{Mode, Shape, Shaping, mark_deleted};
+use crate::shape::{Changes, Mode, Shape, Shaping, mark_deleted};
 use crate::staged::{self, Reader, Staged};
 
 /// A merge rests so many times as long as it took, so that it takes no more than a fifth of the
@@ -40,6 +40,8 @@ pub struct Merging {
     pub modes: BTreeMap<TableId, Merge>,
     /// What is other than in the source.
     pub shapes: BTreeMap<TableId, Shape>,
+    /// The same of all other tables.
+    pub shape: Shape,
     /// No more often than this: tables whose changes are staged in any case.
     pub intervals: BTreeMap<TableId, Duration>,
     /// When all others are merged.
@@ -146,7 +148,8 @@ impl Slot {
     pub(super) fn new(table: Table, interval: Option<Duration>, shape: Shape) -> Self {
         let now = Instant::now();
         let origin = table.origin().filter(|origin| origin.shape == shape.text());
-        let shaping = origin.and_then(|origin| Shaping::new(&shape, &origin.source).ok());
+        let known = table.schema().map(Arc::as_ref);
+        let shaping = origin.and_then(|origin| Shaping::new(&shape, &origin.source, known).ok());
         Self {
             interval,
             shape,
@@ -282,7 +285,12 @@ impl Slot {
         match &self.shaping {
             Some(shaping) if shaping.source() == source => Ok(Arc::clone(shaping)),
             _ => {
-                let shaping = Arc::new(Shaping::new(&self.shape, source)?);
+                // The columns of a table that is being merged are those of the last shaping.
+                let last = self.shaping.as_ref().map(|shaping| Arc::clone(shaping.lake()));
+                let here = self.table.as_ref().and_then(|table| table.schema().cloned());
+                let known = here.or(last);
+                let shaping = Shaping::new(&self.shape, source, known.as_deref())?;
+                let shaping = Arc::new(shaping);
                 Ok(Arc::clone(self.shaping.insert(shaping)))
             }
         }
@@ -473,8 +481,19 @@ impl Slot {
                 }
                 Step::Evolve(schema) => {
                     found.add(rows(table, std::mem::take(&mut run)).await?);
+                    if self.shape.changes == Changes::Stop
+                        && table.schema().is_some_and(|known| *known != schema)
+                    {
+                        return Err(Error::table(schema.id.clone(), "its columns changed").remedy(
+                            "schema_changes is \"stop\": a restart takes the table as it is",
+                        ));
+                    }
+                    let removes = self.shape.removes_dropped;
                     let evolution = match table.evolve(&schema)? {
-                        Evolution::Convert => table.convert(&schema).await?,
+                        Evolution::Convert => table.convert(&schema, removes).await?,
+                        Evolution::InPlace if removes && table.has_dropped() => {
+                            table.convert(&schema, true).await?
+                        }
                         evolution => evolution,
                     };
                     if let Evolution::Snapshot(reason) = evolution {

@@ -16,6 +16,7 @@ const TESTS: &[Test] = &[
     ("changed_shape", changed_shape),
     ("refused_shape", refused_shape),
     ("renamed_in_place", renamed_in_place),
+    ("columns_by_policy", columns_by_policy),
 ];
 
 pub fn jobs(select: &dyn Fn(&str) -> bool) -> Vec<Job> {
@@ -282,4 +283,36 @@ fn renamed_in_place(server: Server) -> Res<()> {
         scene.equal("money")?;
     }
     has_not(&scene.setup.log_text()?, "reading the table again")
+}
+
+fn columns_by_policy(server: Server) -> Res<()> {
+    let mut scene = scene(server, "policy", "columns = [\"!born\"]")?;
+    let lines = |scene: &mut Scene, lines: &str| {
+        scene.setup.sources[0].policy = lines.to_owned();
+        scene.setup.write_config()
+    };
+    let columns = |scene: &Scene| {
+        Ok::<_, String>(reader::read(&scene.url("people"))?.ok_or("no table")?.columns)
+    };
+    lines(&mut scene, "schema_changes = \"ignore-new\"\ndropped_columns = \"remove\"")?;
+    scene.run_until_current()?;
+    scene.pg.exec("alter table people add late int; update people set late = id where id < 9")?;
+    scene.run_until_current()?;
+    let names = ["id", "email", "phone", "region", "at", "big"];
+    check(columns(&scene)? == names, || format!("{:?}", columns(&scene)))?;
+    scene.pg.exec("alter table people drop phone; update people set region = 'x' where id < 9")?;
+    scene.run_until_current()?;
+    let names = ["id", "email", "region", "at", "big"];
+    check(columns(&scene)? == names, || format!("{:?}", columns(&scene)))?;
+    let query = "select id, email, region, at, big from people";
+    shows(&scene, "people", &names, query)?;
+    has_not(&scene.setup.log_text()?, "reading the table again")?;
+    lines(&mut scene, "schema_changes = \"stop\"")?;
+    scene.run_until_current()?;
+    scene.pg.exec("alter table people add later int; update people set later = 1 where id < 9")?;
+    scene.run_until_current()?;
+    let (state, reason) = scene.state("people")?;
+    check(state == "stopped", || state)?;
+    has(&reason, "its columns changed")?;
+    shows(&scene, "people", &names, query)
 }

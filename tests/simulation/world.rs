@@ -197,6 +197,7 @@ impl World {
             merging: Merging {
                 modes: self.merge.clone(),
                 shapes: BTreeMap::new(),
+                shape: lakeward::shape::Shape::default(),
                 intervals: BTreeMap::new(),
                 cadence: self.shape.cadence,
             },

@@ -26,13 +26,16 @@ pub struct Source {
     pub text_columns: Vec<(String, Vec<String>)>,
     /// (`schema.table`, a line of its section)
     pub settings: Vec<(String, String)>,
+    /// Lines of the source's own section.
+    pub policy: String,
 }
 
 impl Source {
     pub fn new(name: &str, url: &str) -> Source {
         let tables = vec!["public.*".to_owned()];
         let (name, url) = (name.to_owned(), url.to_owned());
-        Source { name, url, tables, text_columns: Vec::new(), settings: Vec::new() }
+        let policy = String::new();
+        Source { name, url, tables, text_columns: Vec::new(), settings: Vec::new(), policy }
     }
 
     /// All collections of `database`.
@@ -249,6 +252,9 @@ fn write_source(toml: &mut String, source: &Source) {
     }
     for (table, line) in &source.settings {
         *settings.entry(table).or_default() += &format!("{line}\n");
+    }
+    if !source.policy.is_empty() {
+        write!(toml, "[source.{name}]\n{}\n", source.policy).expect("a String takes all");
     }
     for (table, lines) in settings {
         write!(toml, "[source.{name}.table.{table:?}]\n{lines}").expect("a String takes all");

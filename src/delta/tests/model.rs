@@ -273,7 +273,7 @@ impl Life {
         let schema = Arc::new(schema);
         match self.table.evolve(&schema).expect("evolved") {
             Evolution::Convert => {
-                let converted = self.table.convert(&schema).await.expect("converted");
+                let converted = self.table.convert(&schema, false).await.expect("converted");
                 assert_eq!(converted, Evolution::Convert);
             }
             same => assert_eq!(same, Evolution::Same),
