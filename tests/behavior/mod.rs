@@ -52,7 +52,8 @@ fn coverage() -> Res<()> {
     let postgres = ids(load("cases", Dialect::Postgres)?);
     let mysql = ids(load("mysql", Dialect::MySql)?);
     let name = |path: &std::path::PathBuf| path.file_stem()?.to_str().map(str::to_owned);
-    let mongo = mongodb_case::scripts("behavior/mongo")?.iter().filter_map(name).collect();
+    let mongo: BTreeSet<String> =
+        mongodb_case::scripts("behavior/mongo")?.iter().filter_map(name).collect();
     let all: BTreeSet<&String> = postgres.iter().chain(&mysql).chain(&mongo).collect();
     let servers = [&Server::POSTGRES[..], &Server::MYSQL, &[Server::Mongo]].concat();
     let mut wrong = Vec::new();
