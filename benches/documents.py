@@ -72,7 +72,13 @@ def watch(events, since, count):
 
 
 def look(client):
-    """What can be seen of the daemon's reading; the stand-in doesn't know all of it."""
+    """Answers every line of the input with what can be seen of the daemon's reading; the stand-in doesn't
+    know all of it."""
+    for _ in sys.stdin:
+        print(json.dumps(looked(client)), flush=True)
+
+
+def looked(client):
     seen = {}
     try:
         oplog = client.local.command("collStats", "oplog.rs")
@@ -85,7 +91,7 @@ def look(client):
         seen["statement"] = max(running, default=0) / 1e6
     except OperationFailure:
         seen["statement"] = None
-    print(json.dumps(seen))
+    return {"statement": 0.0, "log": None, "locks": [], **seen}
 
 
 def main():

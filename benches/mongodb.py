@@ -17,7 +17,7 @@ class MongoDb:
         self.url = os.environ["LAKEWARD_TEST_MONGO_URL"]
         self.compared = self.url.replace("/?", "/bench?")
         self.python = os.environ["LAKEWARD_TEST_PYMONGO"]
-        self.since = None
+        self.since, self.looking = None, None
 
     def command(self, *args):
         return [self.python, f"{HERE}/documents.py", self.url, *map(str, args)]
@@ -50,7 +50,11 @@ class MongoDb:
         """Nothing was made in the server."""
 
     def look(self):
-        return {"statement": 0.0, "locks": [], **json.loads(self.ask("look"))}
+        if self.looking is None:
+            self.looking = subprocess.Popen(self.command("look"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.looking.stdin.write("look\n")
+        self.looking.stdin.flush()
+        return json.loads(self.looking.stdout.readline())
 
     def statements(self):
         return None

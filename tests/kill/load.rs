@@ -1,6 +1,8 @@
 //! What is written during the kills, on whatever server: tables of every kind, big ones whose
 //! snapshot takes long enough to be killed in, and a ledger.
 
+use serde_json::Value;
+
 use crate::support::daemon::{Setup, Source};
 use crate::support::jobs::Slots;
 use crate::support::own_server::OwnServer;
@@ -27,9 +29,9 @@ pub trait Load: Sync {
     fn writer(&self) -> Res<Box<dyn Writer>>;
     /// Whether the table of the lake at `url` equals this one.
     fn equal(&self, setup: &Setup, source: &str, table: &str) -> Res<()>;
-    /// Whether the source knows that everything up to `to` is durable. None where a source isn't
+    /// Whether the source knows that everything up to the position `to` is durable. None where a source isn't
     /// told: its log is kept by its own settings, and what was acknowledged can't be seen.
-    fn acknowledged(&self, source: &str, to: &str) -> Res<Option<bool>>;
+    fn acknowledged(&self, source: &str, to: &Value) -> Res<Option<bool>>;
     /// Begins another file of the log, where there are files.
     fn rotate(&self) -> Res<()> {
         Ok(())

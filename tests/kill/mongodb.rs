@@ -5,6 +5,7 @@ use ::mongodb::bson::{Bson, Document, doc};
 use ::mongodb::error::Error;
 use ::mongodb::options::ClientOptions;
 use ::mongodb::{Client, ClientSession, Collection, Database};
+use serde_json::Value;
 use std::time::Duration;
 
 use super::load::{Load, Origin, Writer};
@@ -124,7 +125,7 @@ impl Load for MongoDbLoad<'_> {
         mongodb::equal(&self.url, setup, source, &self.name, &[table.to_owned()])
     }
 
-    fn acknowledged(&self, _: &str, _: &str) -> Res<Option<bool>> {
+    fn acknowledged(&self, _: &str, _: &Value) -> Res<Option<bool>> {
         Ok(None)
     }
 

@@ -1,5 +1,7 @@
 //! The load on MySQL and MariaDB.
 
+use serde_json::Value;
+
 use super::load::{Load, Origin, Writer};
 use crate::support::Res;
 use crate::support::compare::{self, Allow};
@@ -113,7 +115,7 @@ impl Load for MySqlLoad<'_> {
             .map_err(|e| format!("{}: {e}", at()))
     }
 
-    fn acknowledged(&self, _: &str, _: &str) -> Res<Option<bool>> {
+    fn acknowledged(&self, _: &str, _: &Value) -> Res<Option<bool>> {
         Ok(None)
     }
 

@@ -1,5 +1,7 @@
 //! The load on Postgres.
 
+use serde_json::Value;
+
 use super::load::{Load, Writer};
 use crate::support::compare::{self, Allow};
 use crate::support::daemon::{Setup, Source};
@@ -83,7 +85,8 @@ impl Load for PostgresLoad {
         compare::equal(&self.pg, "public", table, &url, &Allow::default())
     }
 
-    fn acknowledged(&self, source: &str, to: &str) -> Res<Option<bool>> {
+    fn acknowledged(&self, source: &str, to: &Value) -> Res<Option<bool>> {
+        let to = to.as_str().ok_or("the epoch file has no position")?;
         let sql = format!(
             "select confirmed_flush_lsn >= {}::pg_lsn from pg_replication_slots \
              where slot_name = 'lakeward_{source}'",

@@ -136,6 +136,5 @@ fn roster_of(field: &Field, epoch: u64) -> Res<serde_json::Map<String, Value>> {
 /// Whether the source knows that everything up to the epoch's end is durable, or isn't told at all.
 /// That it never knows more is what every comparison after a kill shows.
 fn acknowledged(field: &Field, file: &Value) -> Res<bool> {
-    let to = file["to"].as_str().ok_or("the epoch file has no position")?;
-    Ok(field.load.acknowledged(&field.source, to)?.unwrap_or(true))
+    Ok(field.load.acknowledged(&field.source, &file["to"])?.unwrap_or(true))
 }
