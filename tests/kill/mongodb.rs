@@ -2,7 +2,7 @@
 //! (MongoDB manual, "Documents", "The _id Field"); the ledger's are made by the driver.
 
 use ::mongodb::bson::{Bson, Document, doc};
-use ::mongodb::error::Error;
+use ::mongodb::error::{Error, ErrorKind};
 use ::mongodb::options::ClientOptions;
 use ::mongodb::{Client, ClientSession, Collection, Database};
 use serde_json::Value;
@@ -141,22 +141,17 @@ struct Session {
 
 impl Writer for Session {
     fn transact(&mut self, random: &mut fastrand::Rng, seqs: &[i64]) -> Res<bool> {
-        match block_on(self.commit(random, seqs)) {
-            Ok(()) => Ok(true),
-            // Written to by the other one, or a key that is taken.
-            Err(e) if e.contains_label("TransientTransactionError") || is_taken(&e) => {
-                // Refused when the server has ended it already, which is as good.
-                let _aborted = block_on(async { self.session.abort_transaction().await });
-                match e.kind.as_ref() {
-                    ::mongodb::error::ErrorKind::Command(_) => Ok(false),
-                    ::mongodb::error::ErrorKind::Write(_) => Ok(false),
-                    ::mongodb::error::ErrorKind::InsertMany(_) => Ok(false),
-                    // A connection that broke is called transient, too.
-                    _ => Err(e.to_string()),
-                }
-            }
-            Err(e) => Err(e.to_string()),
-        }
+        let Err(e) = block_on(self.commit(random, seqs)) else { return Ok(true) };
+        // Refused when the server has ended it already, which is as good.
+        let _aborted = block_on(async { self.session.abort_transaction().await });
+        // Written to by the other one, or a key that is taken. A connection that broke is called
+        // transient, too, but nobody answered.
+        let answered = matches!(
+            e.kind.as_ref(),
+            ErrorKind::Command(_) | ErrorKind::Write(_) | ErrorKind::InsertMany(_)
+        );
+        let gives_way = e.contains_label("TransientTransactionError") || is_taken(&e);
+        if answered && gives_way { Ok(false) } else { Err(e.to_string()) }
     }
 
     fn present(&mut self, seqs: &[i64]) -> Res<Vec<i64>> {
@@ -171,7 +166,7 @@ impl Writer for Session {
 }
 
 fn is_taken(error: &Error) -> bool {
-    error.to_string().contains("E11000") || error.to_string().contains("11000")
+    error.to_string().contains("11000")
 }
 
 impl Session {
