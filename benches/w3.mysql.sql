@@ -12,7 +12,7 @@ BEGIN
     UPDATE orders
     SET status = ELT(j % 6 + 1, 'new', 'paid', 'packed', 'shipped', 'delivered', 'returned'), amount = amount + 1.25,
         updated_at = NOW(6), attrs = JSON_SET(attrs, '$.items', j % 16)
-    WHERE id = CAST(CONV(SUBSTR(MD5(CONCAT(j, ' ', seed)), 1, 12), 16, 10) AS UNSIGNED) % n + 1;
+    WHERE id = CAST(CONV(SUBSTR(SHA2(CONCAT(j, ' ', seed), 256), 1, 12), 16, 10) AS UNSIGNED) % n + 1;
     SET changes = changes + ROW_COUNT();
     IF j % 100 = 0 THEN COMMIT; END IF;
   END WHILE;
@@ -29,8 +29,8 @@ BEGIN
   SET j = 0;
   WHILE j < i DO
     SET j = j + 1;
-    INSERT INTO orders VALUES (top + j, j % 262144, 'new', j % 100000 / 100, CONCAT('inserted by w3 ', MD5(j)), NOW(6), NOW(6),
-      JSON_OBJECT('channel', 'web', 'items', j % 16, 'gift', false, 'coupon', SUBSTR(MD5(j), 1, 10), 'w', 1.25));
+    INSERT INTO orders VALUES (top + j, j % 262144, 'new', j % 100000 / 100, CONCAT('inserted by w3 ', SUBSTR(SHA2(j, 256), 1, 32)), NOW(6), NOW(6),
+      JSON_OBJECT('channel', 'web', 'items', j % 16, 'gift', false, 'coupon', SUBSTR(SHA2(j, 256), 1, 10), 'w', 1.25));
     SET changes = changes + ROW_COUNT();
     IF j % 100 = 0 THEN COMMIT; END IF;
   END WHILE;

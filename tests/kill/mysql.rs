@@ -29,7 +29,7 @@ fn small_tables() -> [String; 7] {
     [
         "create table upsert(id int primary key, n int not null, note text, big longtext)".into(),
         format!(
-            "insert into upsert select g, 0, 'start', repeat(md5(g), 100) from {}",
+            "insert into upsert select g, 0, 'start', repeat(left(sha2(g, 256), 32), 100) from {}",
             numbers(300)
         ),
         "create table other(a int, b int, v longtext, primary key (b, a))".into(),
@@ -43,10 +43,13 @@ fn small_tables() -> [String; 7] {
 fn big_tables() -> [String; 6] {
     [
         "create table big_int(id int primary key, v varchar(400))".into(),
-        format!("insert into big_int select g, md5(g) from {}", numbers(150_000)),
+        format!("insert into big_int select g, left(sha2(g, 256), 32) from {}", numbers(150_000)),
         "create table big_text(k varchar(32) collate utf8mb4_bin primary key, v varchar(100))"
             .into(),
-        format!("insert into big_text select md5(g), repeat(g, 10) from {}", numbers(60_000)),
+        format!(
+            "insert into big_text select left(sha2(g, 256), 32), repeat(g, 10) from {}",
+            numbers(60_000)
+        ),
         "create table big_keyless(a int, b varchar(9))".into(),
         format!("insert into big_keyless select g % 1000, 'b' from {}", numbers(30_000)),
     ]
@@ -132,8 +135,9 @@ impl Writer for My {
     fn transact(&mut self, random: &mut fastrand::Rng, seqs: &[i64]) -> Res<bool> {
         let key = random.u32(1..400);
         let changes = (0..random.usize(1..5)).map(|_| change(random, key));
-        let entries =
-            seqs.iter().map(|seq| format!("insert into ledger values ({seq}, md5('{seq}'))"));
+        let entries = seqs
+            .iter()
+            .map(|seq| format!("insert into ledger values ({seq}, left(sha2({seq}, 256), 32))"));
         let changes: Vec<String> = changes.chain(entries).collect();
         let begin = ["begin".to_owned()];
         let commit = ["commit".to_owned()];

@@ -1,6 +1,6 @@
 """What the scripts of MongoDB share (tests/traps/mongo, tests/behavior/mongo).
 
-    PYTHONPATH=tests/support MONGO_URL=… MONGO_DATABASE=… python tests/traps/mongo/MG-002.py
+    PYTHONPATH=tests/support MONGO_URL=… MONGO_DATABASE=… python -P tests/traps/mongo/MG-002.py
 
 A case has a database of its own. At each phase it prints `phase <name>` and waits for a line on its input, so
 that whoever runs it may start or stop a daemon there; at its end it prints its collections as one JSON value:

@@ -38,7 +38,13 @@ impl Script {
     pub fn start(path: &Path, database: &str) -> Res<Script> {
         let mut command = Command::new(python()?);
         let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support");
-        command.arg(path).env("PYTHONPATH", shared).env("PYTHONDONTWRITEBYTECODE", "1");
+        // By its path, so that a script called as a module of Python's (`types`) doesn't hide it.
+        let program = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')";
+        command
+            .args(["-c", program])
+            .arg(path)
+            .env("PYTHONPATH", shared)
+            .env("PYTHONDONTWRITEBYTECODE", "1");
         command.env("MONGO_URL", url()?).env("MONGO_DATABASE", database);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().context(path.display())?;
