@@ -1,6 +1,6 @@
 """The reviews of the demo's shop, in MongoDB.
 
-    feedback.py make URL                10,000 reviews of the shop's customers
+    feedback.py make URL                2,000 reviews of the shop's customers
     feedback.py load URL FOLDER         writes until FOLDER/stop is there; from FOLDER/column on some reviews
                                         get a field that none had before. Prints what each turn wrote.
 """
@@ -34,7 +34,7 @@ def review(number, customer):
 
 
 def make(reviews):
-    reviews.insert_many([review(n, n * 37 % 8000 + 1) for n in range(1, 10_001)])
+    reviews.insert_many([review(n, n * 37 % 8000 + 1) for n in range(1, 2_001)])
 
 
 def turn(reviews, t, top, answered):
@@ -55,7 +55,7 @@ def load(reviews, folder):
     for t in itertools.count(1):
         if os.path.exists(os.path.join(folder, "stop")):
             return
-        print(*turn(reviews, t, 10_000 + t, os.path.exists(os.path.join(folder, "column"))), flush=True)
+        print(*turn(reviews, t, 2_000 + t, os.path.exists(os.path.join(folder, "column"))), flush=True)
         time.sleep(0.05)
 
 

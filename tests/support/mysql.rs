@@ -67,7 +67,6 @@ pub struct Database {
     pub name: String,
     /// The server's: a source is a server, its tables are named with their database.
     pub url: String,
-    admin: My,
 }
 
 impl Database {
@@ -81,11 +80,10 @@ impl Database {
     pub fn at(url: &str, label: &str) -> Res<Database> {
         let url = with_database(url, "")?;
         let name = format!("{}_{}", tag(), label.to_lowercase().replace(['-', ':', '.'], "_"));
-        let admin = My::connect(&url, None)?;
-        let database = Database { name, url, admin };
+        let database = Database { name, url };
         database.drop_now()?;
         let create = format!("CREATE DATABASE {} CHARACTER SET utf8mb4", quoted(&database.name));
-        database.admin.exec(&create)?;
+        My::connect(&database.url, None)?.exec(&create)?;
         Ok(database)
     }
 
@@ -93,8 +91,10 @@ impl Database {
         My::connect(&self.url, Some(&self.name))
     }
 
+    /// By a connection of its own: the server may have crashed since the last one was made.
     pub fn drop_now(&self) -> Res<()> {
-        self.admin.exec(&format!("DROP DATABASE IF EXISTS {}", quoted(&self.name)))
+        let drop = format!("DROP DATABASE IF EXISTS {}", quoted(&self.name));
+        My::connect(&self.url, None)?.exec(&drop)
     }
 }
 
