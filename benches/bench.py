@@ -1,4 +1,4 @@
-"""The turns of benches/run, which starts Postgres and says in the environment where all is."""
+"""The turns of benches/run, which starts the servers and says in the environment where all is."""
 
 import argparse
 import json
@@ -8,14 +8,19 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
-PG_BIN, PG_PID = os.environ["PG_BIN"], int(os.environ["PG_PID"])
-URL = os.environ["LAKEWARD_TEST_PG15_URL"]
+from mongodb import MongoDb
+from mysql import MySql
+from postgres import Postgres
+
 LAKEWARD = os.environ["LAKEWARD"]
 VENVS = os.path.join(os.environ["READERS_HOME"], "venvs")
 HERE = os.path.dirname(os.path.abspath(__file__))
 TICK = os.sysconf("SC_CLK_TCK")
+OURS = "lakeward run --until-current"
+SOURCES = {s.kind: s for s in (Postgres, MySql, MongoDb)}
 child = None
 
 
@@ -25,35 +30,62 @@ def stop(*_):
     sys.exit(143)
 
 
-def psql(*args):
-    command = [f"{PG_BIN}/psql", "-XqAt", "-v", "ON_ERROR_STOP=1", *args, URL]
-    env = {**os.environ, "PGOPTIONS": "-c client_min_messages=warning"}
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env).stdout.strip()
-
-
-def sql(statement):
-    return psql("-c", statement)
-
-
-def server_cpu():
-    """CPU seconds that Postgres has used: the postmaster, its living and its dead children."""
-    with open(f"/proc/{PG_PID}/task/{PG_PID}/children") as f:
-        pids = f.read().split()
+def server_cpu(source):
+    """CPU seconds that the server has used: its first process, the living and the dead children."""
+    pid = os.environ[f"{source.server.upper()}_PID"]
+    with open(f"/proc/{pid}/task/{pid}/children") as f:
+        pids = [pid, *f.read().split()]
     total = 0
-    for pid in [str(PG_PID), *pids]:
+    for one in pids:
         try:
-            with open(f"/proc/{pid}/stat") as f:
+            with open(f"/proc/{one}/stat") as f:
                 fields = f.read().rsplit(")", 1)[1].split()
         except OSError:
             continue
-        total += sum(int(fields[i]) for i in ((11, 12, 13, 14) if pid == str(PG_PID) else (11, 12)))
+        total += sum(int(fields[i]) for i in ((11, 12, 13, 14) if one == pid else (11, 12)))
     return total / TICK
 
 
-def measured(what, round_, rows, command, log):
+class Watch:
+    """Looks at the source four times a second while the daemon runs, for what it does there."""
+
+    def __init__(self, source):
+        self.source, self.ended = source, threading.Event()
+        self.seen = {"statement": 0.0, "locks": set(), "log": 0}
+        self.thread = threading.Thread(target=self.look, daemon=True)
+
+    def look(self):
+        while not self.ended.wait(0.25):
+            seen = self.source.look()
+            self.seen["locks"].update(seen["locks"])
+            for what in ("statement", "log"):
+                known = None not in (seen.get(what), self.seen[what])
+                self.seen[what] = max(self.seen[what], seen[what]) if known else None
+
+    def __enter__(self):
+        self.source.statements()
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.thread.join()
+        recorded = self.source.statements()
+        if recorded is not None:
+            self.seen["statement"] = recorded
+        statement, log = self.seen["statement"], self.seen["log"]
+        print(
+            f"    on the source: longest statement {'not told' if statement is None else f'{statement:.2f} s'}; "
+            f"locks: {', '.join(sorted(self.seen['locks'])) or 'none seen'}; "
+            f"log kept: {'not told' if log is None else f'{log / 2**20:,.0f} MiB'}",
+            flush=True,
+        )
+
+
+def measured(source, what, round_, rows, command, log):
     """Run a command to its end; what it used."""
     global child
-    load, server, began = os.getloadavg()[0], server_cpu(), time.monotonic()
+    load, server, began = os.getloadavg()[0], server_cpu(source), time.monotonic()
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode, child = os.waitstatus_to_exitcode(status), None
@@ -70,7 +102,7 @@ def measured(what, round_, rows, command, log):
         "wall_s": wall,
         "rows_per_s": rows / wall,
         "cpu_s_per_million": (usage.ru_utime + usage.ru_stime) / rows * 1e6,
-        "server_cpu_s_per_million": (server_cpu() - server) / rows * 1e6,
+        "server_cpu_s_per_million": (server_cpu(source) - server) / rows * 1e6,
         "max_rss_mib": usage.ru_maxrss / 1024,
         "load": load,
     }
@@ -87,17 +119,16 @@ def heading(text):
     print(f"\n{text}\n{'':<44}{'#':>3}{'load':>7}{'wall s':>9}{'rows/s':>12}{'CPU s/M':>10}{'server':>10}{'RSS MiB':>9}")
 
 
-def ratios(figures, ours):
+def ratios(figures):
     def best(what):
         return min(f["cpu_s_per_million"] for f in figures if f["what"] == what)
 
-    others = dict.fromkeys(f["what"] for f in figures if f["what"] != ours)
-    for other in others:
-        print(f"  {ours} / {other}: {best(ours) / best(other):.2f} of its CPU a row (best turns)")
+    for other in dict.fromkeys(f["what"] for f in figures if f["what"] != OURS):
+        print(f"  {OURS} / {other}: {best(OURS) / best(other):.2f} of its CPU a row (best turns)")
 
 
-def configure(folder, name, merge="rewrite"):
-    """A configuration of one source; its path."""
+def run(source, folder, name, merge="rewrite"):
+    """Lakeward with a configuration of one source, as a command."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -106,86 +137,74 @@ def configure(folder, name, merge="rewrite"):
         f.write(
             f'[lake]\nurl = "{folder}/lake"\nstate_dir = "{folder}/state"\n\n'
             f'[http]\nlisten = "127.0.0.1:{port}"\n\n'
-            f'[source.{name}.postgres]\nurl = "{URL}"\ntables = ["public.orders"]\n'
-            f'[source.{name}.table."public.orders"]\nmerge = "{merge}"\n'
+            f"[source.{name}.{source.kind}]\n{source.source(name)}\n"
+            f'[source.{name}.table."{source.table}"]\nmerge = "{merge}"\n'
         )
-    return path
+    return [LAKEWARD, "run", "--config", path, "--until-current"]
 
 
-def forget(name):
-    """The source's slot and publication, so that they keep no log."""
-    sql(f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'lakeward_{name}'")
-    sql(f"DROP PUBLICATION IF EXISTS lakeward_{name}")
-
-
-def snapshot(a, log):
-    heading(f"W1: the snapshot of {a.rows:,} rows")
+def snapshot(source, a, log):
+    heading(f"{source.title}, W1: the snapshot of {a.rows:,} rows")
+    python, out = f"{VENVS}/{'deltalake' if source.kind == 'postgres' else 'connectorx'}/bin/python", os.path.join(a.dir, "script")
     figures = []
     for r in range(1, a.rounds + 1):
         name = f"w1_{r}"
-        config = configure(a.dir, name)
-        run = [LAKEWARD, "run", "--config", config, "--until-current"]
-        figures.append(measured("lakeward run --until-current", r, a.rows, run, log))
-        forget(name)
+        with Watch(source):
+            figures.append(measured(source, OURS, r, a.rows, run(source, a.dir, name), log))
+        source.forget(name)
         if r < a.rounds:
             shutil.rmtree(os.path.join(a.dir, "lake", name))
-        copy = [f"{PG_BIN}/psql", "-Xqc", "COPY orders TO STDOUT (FORMAT binary)", URL]
-        figures.append(measured("COPY binary to /dev/null", r, a.rows, copy, log))
-        out = os.path.join(a.dir, "script")
-        script = [f"{VENVS}/deltalake/bin/python", f"{HERE}/script.py", f"{PG_BIN}/psql", URL, out]
-        figures.append(measured("COPY csv, pyarrow, write_deltalake", r, a.rows, script, log))
-        shutil.rmtree(out)
-    ratios(figures, "lakeward run --until-current")
+        for what, command in source.copies(python, out):
+            if os.path.exists(command[0]):
+                figures.append(measured(source, what, r, a.rows, command, log))
+            elif r == 1:
+                print(f"{what}: not installed here")
+            shutil.rmtree(out, ignore_errors=True)
+    ratios(figures)
     if a.verify:
-        verify(a, f"w1_{a.rounds}")
+        verify(source, a, f"w1_{a.rounds}")
     return figures
 
 
-def changes():
-    return int(sql("SELECT n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_user_tables WHERE relname = 'orders'"))
-
-
-def stream(a, log):
-    name = "w3"
-    config = configure(a.dir, name, a.merge)
-    run = [LAKEWARD, "run", "--config", config, "--until-current"]
-    heading("W3: the snapshot before it (not a figure)")
-    measured("lakeward run --until-current", 0, a.rows, run, log)
-    sql("SELECT pg_create_logical_replication_slot('bench_recv', 'pgoutput')")
-    figures = []
+def stream(source, a, log):
+    name, merge = "w3", a.merge or source.merge
+    command = run(source, a.dir, name, merge)
+    heading(f"{source.title}, W3: the snapshot before it (not a figure)")
+    measured(source, OURS, 0, a.rows, command, log)
+    figures, out = [], os.path.join(a.dir, "log_copy")
     for r in range(1, a.rounds + 1):
-        before = changes()
-        sizes = {"n": a.rows, "u": a.rows // 5, "d": a.rows // 25, "i": a.rows // 25, "seed": 6 + r}
-        psql(*[x for k, v in sizes.items() for x in ("-v", f"{k}={v}")], "-f", f"{HERE}/w3.sql")
-        rows, end = changes() - before, sql("SELECT pg_current_wal_lsn()")
+        source.before_changes()
+        changes = source.change(a.rows, r)
         if r == 1:
-            heading(f"W3: catching up with {rows:,} changes in transactions of 100, merge = {a.merge}")
-        figures.append(measured("lakeward run --until-current", r, rows, run, log))
-        options = ["-o", "proto_version=1", "-o", f"publication_names=lakeward_{name}"]
-        receive = [f"{PG_BIN}/pg_recvlogical", "-d", URL, "-S", "bench_recv", "--start", "-f", "/dev/null"]
-        receive += [*options, f"--endpos={end}", "--no-loop"]
-        figures.append(measured("pg_recvlogical to /dev/null", r, rows, receive, log))
-    ratios(figures, "lakeward run --until-current")
-    sql("SELECT pg_drop_replication_slot('bench_recv')")
+            heading(f'{source.title}, W3: catching up with {changes:,} changes, merge = "{merge}"')
+        with Watch(source):
+            figures.append(measured(source, OURS, r, changes, command, log))
+        for what, follower in source.followers(name, changes, out):
+            figures.append(measured(source, what, r, changes, follower, log))
+            shutil.rmtree(out, ignore_errors=True)
+    ratios(figures)
     if a.verify:
-        verify(a, name)
-    forget(name)
+        verify(source, a, name)
+    source.forget(name)
     return figures
 
 
-def verify(a, name):
-    compare = os.path.join(HERE, "..", "tests", "demo", "compare.py")
-    command = [f"{VENVS}/duckdb/bin/python", compare, "--psql", f"{PG_BIN}/psql", "--url", URL]
-    subprocess.run([*command, "--lake", f"{a.dir}/lake", "--source", name], check=True, env={**os.environ, "TMPDIR": a.dir})
+def verify(source, a, name):
+    compare = [f"{VENVS}/duckdb/bin/python", os.path.join(HERE, "..", "tests", "demo", "compare.py")]
+    programs = ["--psql", f"{os.environ.get('PG15_BIN')}/psql", "--mysql", f"{os.environ.get('MYSQL_BIN')}/mysql"]
+    programs += ["--pymongo", os.environ.get("LAKEWARD_TEST_PYMONGO", "python3")]
+    where = ["--lake", f"{a.dir}/lake", f"{name}={source.compared}"]
+    subprocess.run([*compare, *programs, *where], check=True, env={**os.environ, "TMPDIR": a.dir})
 
 
 def main():
     ap = argparse.ArgumentParser(allow_abbrev=False)
     ap.add_argument("--dir", required=True)
-    ap.add_argument("--rows", type=int, default=5_000_000)
+    ap.add_argument("--source", choices=SOURCES, required=True)
+    ap.add_argument("--rows", type=int)
     ap.add_argument("--rounds", type=int, default=2)
     ap.add_argument("--only", choices=["w1", "w3"])
-    ap.add_argument("--merge", choices=["rewrite", "deletion-vectors"], default="rewrite")
+    ap.add_argument("--merge", choices=["rewrite", "deletion-vectors"])
     ap.add_argument("--verify", action="store_true")
     ap.add_argument("--json")
     ap.add_argument("--keep", action="store_true")
@@ -194,18 +213,26 @@ def main():
         signal.signal(s, stop)
     with open("/proc/cpuinfo") as f:
         model = next((line.split(":")[1].strip() for line in f if line.startswith("model name")), "unknown")
-    print(f"{os.cpu_count()} x {model}; load {os.getloadavg()[0]:.2f}; {sql('SHOW server_version')}")
+    source = SOURCES[a.source]()
+    a.rows = a.rows or (2_000_000 if a.source == "mongodb" else 5_000_000)
+    a.dir = os.path.join(a.dir, a.source)
+    os.makedirs(a.dir)
+    print(f"\n{os.cpu_count()} x {model}; load {os.getloadavg()[0]:.2f}; {source.title} {source.version()}")
     print(f"making {a.rows:,} rows", flush=True)
-    psql("-v", f"n={a.rows}", "-f", f"{HERE}/w1.sql")
+    source.make(a.rows)
     figures = {}
     with open(os.path.join(a.dir, "log"), "w") as log:
         if a.only != "w3":
-            figures["w1"] = snapshot(a, log)
+            figures["w1"] = snapshot(source, a, log)
         if a.only != "w1":
-            figures["w3"] = stream(a, log)
+            figures["w3"] = stream(source, a, log)
     if a.json:
+        every = {}
+        if os.path.exists(a.json):
+            with open(a.json) as f:
+                every = json.load(f)
         with open(a.json, "w") as f:
-            json.dump(figures, f, indent=1)
+            json.dump({**every, a.source: figures}, f, indent=1)
             f.write("\n")
 
 

@@ -1,11 +1,13 @@
-//! What a user sees: scripts of ordinary life (`cases/*.sql`, for MySQL and MariaDB `mysql/*.sql`)
-//! in every mode on every server and store, the command line, and what goes wrong around a daemon.
+//! What a user sees: scripts of ordinary life (`cases/*.sql` for Postgres, `mysql/*.sql` for MySQL
+//! and MariaDB, `mongo/*.py` for MongoDB) in every mode on every server and store, the command line,
+//! and what goes wrong around a daemon.
 
 mod cli;
 mod faults;
 mod merge;
 mod shapes;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,11 +15,77 @@ use crate::support::cases::{Adjust, Case};
 use crate::support::group::{Group, without_daemon};
 use crate::support::jobs::Job;
 use crate::support::modes::{Mode, State};
+use crate::support::mongodb_case;
+use crate::support::scene::check;
 use crate::support::script::Dialect;
 use crate::support::{Context, Res, Server, Store, long};
 
 /// Databases that share a daemon.
 const TOGETHER: usize = 5;
+
+/// What a server doesn't have, so that there is no script of it: which behavior, and where the
+/// server's documentation says so.
+const WITHOUT: &[(Server, &str, &str)] = &[
+    (
+        Server::Mongo,
+        "keyless",
+        "mongodb.com/docs/manual/core/document: each document stored in a standard collection \
+         requires a unique _id field that acts as a primary key",
+    ),
+    (
+        Server::Mongo,
+        "generated",
+        "mongodb.com/docs/manual/core/schema-validation: a schema validates documents; nothing \
+         in it computes a field",
+    ),
+    (
+        Server::Mongo,
+        "partitions",
+        "mongodb.com/docs/manual/sharding: MongoDB parts a collection by sharding only, and a \
+         sharded cluster is refused (README.md, MongoDB)",
+    ),
+];
+
+/// `behavior::coverage`: every behavior has a script for every server, but for those of `WITHOUT`,
+/// which are a tenth at most.
+fn coverage() -> Res<()> {
+    let ids = |cases: Vec<Arc<Case>>| cases.iter().map(|c| c.id.clone()).collect::<BTreeSet<_>>();
+    let postgres = ids(load("cases", Dialect::Postgres)?);
+    let mysql = ids(load("mysql", Dialect::MySql)?);
+    let name = |path: &std::path::PathBuf| path.file_stem()?.to_str().map(str::to_owned);
+    let mongo: BTreeSet<String> =
+        mongodb_case::scripts("behavior/mongo")?.iter().filter_map(name).collect();
+    let all: BTreeSet<&String> = postgres.iter().chain(&mysql).chain(&mongo).collect();
+    let servers = [&Server::POSTGRES[..], &Server::MYSQL, &[Server::Mongo]].concat();
+    let mut wrong = Vec::new();
+    for &server in &servers {
+        let scripts = match server {
+            Server::Pg15 | Server::Pg18 => &postgres,
+            Server::MySql | Server::MariaDb => &mysql,
+            Server::Mongo => &mongo,
+        };
+        for id in &all {
+            let without = WITHOUT.iter().any(|(at, behavior, _)| *at == server && behavior == id);
+            if scripts.contains(*id) == without {
+                wrong.push(format!(
+                    "{}: {id} has a script and is listed as lacking, or neither",
+                    server.name()
+                ));
+            }
+        }
+    }
+    let (lacking, cells) = (WITHOUT.len(), all.len() * servers.len());
+    eprintln!(
+        "\nbehaviors: {} on {} servers, {lacking} of {cells} lacking:",
+        all.len(),
+        servers.len()
+    );
+    for (server, behavior, page) in WITHOUT {
+        eprintln!("    {} {behavior}: {page}", server.name());
+    }
+    check(wrong.is_empty(), || wrong.join("\n"))?;
+    check(10 * lacking <= cells, || format!("{lacking} of {cells} are lacking"))
+}
 
 fn load(folder: &str, dialect: Dialect) -> Res<Vec<Arc<Case>>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/behavior").join(folder);
@@ -42,7 +110,7 @@ fn matrix() -> Vec<(Server, Store, Mode)> {
         for store in Store::ALL {
             for mode in Mode::FOUR {
                 let quick = match (server, store) {
-                    (Server::MySql | Server::MariaDb, _) => false,
+                    (Server::MySql | Server::MariaDb | Server::Mongo, _) => false,
                     (Server::Pg15, Store::Local) => true,
                     (Server::Pg18, Store::Local) => matches!(mode, Mode::Snapshot | Mode::Killed),
                     (Server::Pg15, Store::S3) => matches!(mode, Mode::Live),
@@ -81,6 +149,10 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
             let group = Group { server, store, mode, state, cases: cases.to_vec() };
             jobs.push(Job { names, run: Box::new(move || group.run()) });
         }
+    }
+    jobs.extend(mongodb_case::jobs("behavior", "behavior/mongo", &[], select)?);
+    if select("behavior::coverage") {
+        jobs.push(Job::single("behavior::coverage".to_owned(), coverage));
     }
     jobs.extend(cli::jobs(select));
     jobs.extend(faults::jobs(select));

@@ -1,18 +1,26 @@
 //! kill -9 of the real binary, at random and at chosen moments, while writers run; then row by
 //! row the same, and a ledger in which nothing is lost or doubled.
+//!
+//! MySQL, MariaDB and MongoDB's stand-in are servers of the test's own here: their binary log is
+//! rotated and they are crashed between some of the kills.
 
+mod ledger;
+mod load;
+mod mongodb;
+mod mysql;
+mod postgres;
 mod steps;
-mod writer;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::daemon::Daemon;
 use crate::support::jobs::Job;
-use crate::support::scene::{DELETION_VECTORS, Scene, check};
+use crate::support::scene::check;
 use crate::support::{Res, Server, Store, long};
+use ledger::{Ledger, write};
+use load::Field;
 use steps::{Histogram, Step, step};
-use writer::{SCHEMA, Sent, TABLES, ledger_exact};
 
 /// What is killed: a daemon that follows, or one that takes a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +38,10 @@ struct Plan {
 }
 
 impl Plan {
+    const fn new(server: Server, store: Store, kind: Kind, kills: usize) -> Plan {
+        Plan { server, store, kind, kills }
+    }
+
     /// Of a snapshot's kills only those count that hit one.
     fn done(self, histogram: &Histogram) -> bool {
         let kills = match self.kind {
@@ -41,19 +53,33 @@ impl Plan {
 }
 
 const QUICK: &[Plan] = &[
-    Plan { server: Server::Pg15, store: Store::Local, kind: Kind::Stream, kills: 9 },
-    Plan { server: Server::Pg18, store: Store::Local, kind: Kind::Snapshot, kills: 6 },
-    Plan { server: Server::Pg18, store: Store::S3, kind: Kind::Stream, kills: 6 },
+    Plan::new(Server::Pg15, Store::Local, Kind::Stream, 9),
+    Plan::new(Server::Pg18, Store::Local, Kind::Snapshot, 6),
+    Plan::new(Server::Pg18, Store::S3, Kind::Stream, 6),
+    Plan::new(Server::MySql, Store::Local, Kind::Stream, 7),
+    Plan::new(Server::MySql, Store::Local, Kind::Snapshot, 4),
+    Plan::new(Server::MariaDb, Store::Local, Kind::Stream, 7),
+    Plan::new(Server::Mongo, Store::Local, Kind::Stream, 7),
+    Plan::new(Server::Mongo, Store::Local, Kind::Snapshot, 4),
 ];
 
-/// 300 kills and more: 110 inside snapshots, 100 on S3.
+/// 300 kills and more of Postgres (110 inside snapshots, 100 on S3), and of each other source 200
+/// and more, half of them inside snapshots.
 const LONG: &[Plan] = &[
-    Plan { server: Server::Pg15, store: Store::Local, kind: Kind::Stream, kills: 60 },
-    Plan { server: Server::Pg18, store: Store::Local, kind: Kind::Stream, kills: 70 },
-    Plan { server: Server::Pg15, store: Store::Local, kind: Kind::Snapshot, kills: 40 },
-    Plan { server: Server::Pg18, store: Store::Local, kind: Kind::Snapshot, kills: 30 },
-    Plan { server: Server::Pg15, store: Store::S3, kind: Kind::Snapshot, kills: 40 },
-    Plan { server: Server::Pg18, store: Store::S3, kind: Kind::Stream, kills: 60 },
+    Plan::new(Server::Pg15, Store::Local, Kind::Stream, 60),
+    Plan::new(Server::Pg18, Store::Local, Kind::Stream, 70),
+    Plan::new(Server::Pg15, Store::Local, Kind::Snapshot, 40),
+    Plan::new(Server::Pg18, Store::Local, Kind::Snapshot, 30),
+    Plan::new(Server::Pg15, Store::S3, Kind::Snapshot, 40),
+    Plan::new(Server::Pg18, Store::S3, Kind::Stream, 60),
+    Plan::new(Server::MySql, Store::Local, Kind::Stream, 80),
+    Plan::new(Server::MySql, Store::S3, Kind::Stream, 20),
+    Plan::new(Server::MySql, Store::Local, Kind::Snapshot, 100),
+    Plan::new(Server::MariaDb, Store::Local, Kind::Stream, 100),
+    Plan::new(Server::MariaDb, Store::Local, Kind::Snapshot, 100),
+    Plan::new(Server::Mongo, Store::Local, Kind::Stream, 80),
+    Plan::new(Server::Mongo, Store::S3, Kind::Stream, 20),
+    Plan::new(Server::Mongo, Store::Local, Kind::Snapshot, 100),
 ];
 
 /// `kill::pg15::local::stream` and so on.
@@ -71,9 +97,12 @@ fn run(plan: Plan, name: &str) -> Res<()> {
     let mut histogram = Histogram::default();
     let mut rounds = 0;
     let started = Instant::now();
+    let origin = load::origin(plan.server)?;
     while !plan.done(&histogram) {
         // A snapshot that is complete can't be killed any more: a new round begins.
-        round(plan, rounds, &mut histogram)?;
+        let label = format!("kill_{:?}_{}_{rounds}", plan.kind, plan.store.name());
+        let field = Field::new(&origin, plan.store, &label.to_lowercase())?;
+        round(plan, &field, &mut histogram)?;
         rounds += 1;
         check(histogram.total() <= 8 * plan.kills, || {
             format!("too few kills hit what they were to hit:\n{histogram}")
@@ -84,85 +113,57 @@ fn run(plan: Plan, name: &str) -> Res<()> {
     Ok(())
 }
 
-/// Every way of taking up changes: at once or staged, by rewriting or by deletion vectors.
-const MERGING: &[(&str, &str)] = &[
-    ("upsert", DELETION_VECTORS),
-    ("other", "merge_interval = \"700ms\""),
-    ("keyless", DELETION_VECTORS),
-    ("keyless", "merge_interval = \"300ms\""),
-    ("big_text", "merge_interval = \"1s\""),
-];
-
-fn round(plan: Plan, number: usize, histogram: &mut Histogram) -> Res<()> {
-    let label = format!("kill_{:?}_{number}", plan.kind);
-    let scene = Scene::with(plan.server, plan.store, &label, SCHEMA, MERGING)?;
+fn round(plan: Plan, field: &Field, histogram: &mut Histogram) -> Res<()> {
     match plan.kind {
-        Kind::Stream => scene.run_until_current()?,
-        Kind::Snapshot => grow(&scene)?,
+        Kind::Stream => field.run_until_current()?,
+        Kind::Snapshot => field.load.grow()?,
     }
-    let sent = Sent::default();
+    let ledger = Ledger::default();
     let stop = AtomicBool::new(false);
     let seed = fastrand::u64(..);
     std::thread::scope(|scope| -> Res<()> {
-        let (db, sent, stop) = (&scene.db, &sent, &stop);
-        let writers =
-            [seed, seed ^ 1].map(|s| scope.spawn(move || writer::write(db, sent, stop, s)));
-        let killed = kills(plan, &scene, histogram);
+        let (load, ledger, stop) = (&*field.load, &ledger, &stop);
+        let writers = [seed, seed ^ 1].map(|s| scope.spawn(move || write(load, ledger, stop, s)));
+        let killed = kills(plan, field, ledger, histogram);
         stop.store(true, Ordering::Relaxed);
         for writer in writers {
             writer.join().map_err(|_| "a writer panicked".to_owned())??;
         }
         killed
     })?;
-    scene.run_until_current()?;
-    exact(plan, &scene, &sent).map_err(|e| format!("seed {seed}: {e}\n{histogram}"))
+    field.run_until_current()?;
+    exact(plan, field, &ledger)
+        .map_err(|e| format!("seed {seed}: {e}\n{histogram}\n{}", field.setup.tail()))
 }
 
-fn exact(plan: Plan, scene: &Scene, sent: &Sent) -> Res<()> {
-    scene.all_equal(TABLES)?;
+fn exact(plan: Plan, field: &Field, ledger: &Ledger) -> Res<()> {
+    field.all_equal(field.load.tables())?;
     if plan.kind == Kind::Snapshot {
-        scene.all_equal(BIG)?;
+        field.all_equal(field.load.big_tables())?;
     }
-    ledger_exact(scene, sent)
-}
-
-/// The tables whose snapshot takes long enough to be killed in.
-const BIG: &[&str] = &["big_int", "big_text", "big_keyless"];
-
-fn grow(scene: &Scene) -> Res<()> {
-    scene.pg.exec(
-        "create table big_int(id int primary key, v text); \
-         insert into big_int select g, md5(g::text) from generate_series(1, 150000) g; \
-         create table big_text(k text primary key, v text); \
-         insert into big_text select md5(g::text), repeat(g::text, 10) \
-             from generate_series(1, 60000) g; \
-         create table big_keyless(a int, b text); \
-         alter table big_keyless replica identity full; \
-         insert into big_keyless select g % 1000, 'b' from generate_series(1, 30000) g; \
-         analyze",
-    )
+    ledger.exact(&field.url("ledger"))
 }
 
 /// The kills of one round; a round of snapshots ends early when nothing is left to read.
-fn kills(plan: Plan, scene: &Scene, histogram: &mut Histogram) -> Res<()> {
+fn kills(plan: Plan, field: &Field, ledger: &Ledger, histogram: &mut Histogram) -> Res<()> {
     for n in 0.. {
         if plan.done(histogram) {
             return Ok(());
         }
-        let mut daemon = scene.setup.start()?;
+        let mut daemon = field.setup.start()?;
+        disturb(field, ledger, histogram.total())?;
         match plan.kind {
-            Kind::Stream => moment(scene, &mut daemon, n)?,
+            Kind::Stream => moment(field, &mut daemon, n)?,
             Kind::Snapshot => {
-                scene.pg.exec("update big_int set v = 'w' || v where id % 977 = 3")?;
-                scene.pg.exec("delete from big_text where k like 'ab%' and v < '3'")?;
-                snapshot_moment(scene, &mut daemon, n)?;
+                field.load.change_big()?;
+                snapshot_moment(field, &mut daemon, n)?;
             }
         }
         daemon.kill()?;
-        let step = step(scene)?;
+        let step = step(field)?;
         histogram.add(step);
         if n % 4 == 3 {
-            scene.setup.forget_state()?;
+            field.setup.forget_state()?;
         }
         let snapshot_over = !matches!(step, Step::InASnapshot | Step::BeforeTheFirstEpoch);
         if plan.kind == Kind::Snapshot && snapshot_over {
@@ -172,40 +173,52 @@ fn kills(plan: Plan, scene: &Scene, histogram: &mut Histogram) -> Res<()> {
     Ok(())
 }
 
-fn life(scene: &Scene, daemon: &mut Daemon, length: Duration) -> Res<()> {
+/// Before some of the kills: the server begins another file of its log, or crashes and recovers.
+fn disturb(field: &Field, ledger: &Ledger, n: usize) -> Res<()> {
+    match n % 6 {
+        1 | 4 => field.load.rotate(),
+        5 => ledger.through_a_crash(|| field.load.crash()),
+        _ => Ok(()),
+    }
+}
+
+fn life(field: &Field, daemon: &mut Daemon, length: Duration) -> Res<()> {
     match daemon.wait(length)? {
         None => Ok(()),
         Some(status) => {
-            Err(format!("the daemon ended by itself with {status}\n{}", scene.setup.tail()))
+            Err(format!("the daemon ended by itself with {status}\n{}", field.setup.tail()))
         }
     }
 }
 
 /// Lets the daemon live until a chosen moment: in turns a random one, the next epoch file, the
 /// next table commit, and just after all commits of a flush.
-fn moment(scene: &Scene, daemon: &mut Daemon, n: usize) -> Res<()> {
-    let limit = Instant::now() + Duration::from_secs(20);
+fn moment(field: &Field, daemon: &mut Daemon, n: usize) -> Res<()> {
+    let limit = Instant::now() + FLUSHED;
     match n % 4 {
-        0 => life(scene, daemon, Duration::from_millis(fastrand::u64(100..1500))),
-        1 => next(daemon, limit, || epoch(scene), 1),
-        2 => next(daemon, limit, || commits(scene), 1),
+        0 => life(field, daemon, Duration::from_millis(fastrand::u64(100..1500))),
+        1 => next(daemon, limit, || field.epoch(), 1),
+        2 => next(daemon, limit, || field.commits(), 1),
         _ => {
-            next(daemon, limit, || commits(scene), TABLES.len() as u64)?;
-            life(scene, daemon, Duration::from_millis(fastrand::u64(0..30)))
+            next(daemon, limit, || field.commits(), field.load.tables().len() as u64)?;
+            life(field, daemon, Duration::from_millis(fastrand::u64(0..30)))
         }
     }
-    .map_err(|e| format!("{e}\n{}", scene.setup.tail()))
+    .map_err(|e| format!("{e}\n{}", field.setup.tail()))
 }
 
 /// In turns a random moment after the start, and one after the next epoch file.
-fn snapshot_moment(scene: &Scene, daemon: &mut Daemon, n: usize) -> Res<()> {
+fn snapshot_moment(field: &Field, daemon: &mut Daemon, n: usize) -> Res<()> {
     if n.is_multiple_of(2) {
-        return life(scene, daemon, Duration::from_millis(fastrand::u64(200..2500)));
+        return life(field, daemon, Duration::from_millis(fastrand::u64(200..2500)));
     }
-    let limit = Instant::now() + Duration::from_secs(20);
-    next(daemon, limit, || epoch(scene), 1).map_err(|e| format!("{e}\n{}", scene.setup.tail()))?;
-    life(scene, daemon, Duration::from_millis(fastrand::u64(0..300)))
+    let limit = Instant::now() + FLUSHED;
+    next(daemon, limit, || field.epoch(), 1).map_err(|e| format!("{e}\n{}", field.setup.tail()))?;
+    life(field, daemon, Duration::from_millis(fastrand::u64(0..300)))
 }
+
+/// Rows are written all the time, so there is a flush within this, also after a crash of the server.
+const FLUSHED: Duration = Duration::from_secs(60);
 
 /// Waits until the count has grown by `by`.
 fn next(daemon: &mut Daemon, limit: Instant, count: impl Fn() -> Res<u64>, by: u64) -> Res<()> {
@@ -215,19 +228,10 @@ fn next(daemon: &mut Daemon, limit: Instant, count: impl Fn() -> Res<u64>, by: u
             return Err(format!("the daemon ended by itself with {status}"));
         }
         if Instant::now() > limit {
-            return Err("no flush in 20 s, though rows are written all the time".to_owned());
+            let seconds = FLUSHED.as_secs();
+            return Err(format!("no flush in {seconds} s, though rows are written all the time"));
         }
         std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
-}
-
-fn epoch(scene: &Scene) -> Res<u64> {
-    scene.setup.lake.newest(&["_lakeward", &scene.source, "epochs"])
-}
-
-/// The versions of all tables, summed: it grows with every commit.
-fn commits(scene: &Scene) -> Res<u64> {
-    let version = |table| scene.setup.lake.newest(&[&scene.source, "public", table, "_delta_log"]);
-    TABLES.iter().map(|table| version(table)).sum()
 }

@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde_json::Value;
 
+use super::load::Field;
 use crate::support::lake::escaped;
-use crate::support::scene::Scene;
 use crate::support::{Context, Res};
 
 /// The steps of a flush, in order.
@@ -20,7 +20,7 @@ pub enum Step {
     BeforeTheFirstCommit,
     /// Some of the named commits are there, some not.
     BetweenCommits,
-    /// All commits are there; the source has not been told.
+    /// All commits are there; the source has not been told. Not seen where a source isn't told.
     BeforeTheAcknowledgement,
     /// The newest epoch is complete and acknowledged: buffering, or before the epoch file.
     BeforeTheEpochFile,
@@ -78,18 +78,18 @@ impl fmt::Display for Histogram {
 }
 
 /// Where the daemon was when it died; read while no daemon runs.
-pub fn step(scene: &Scene) -> Res<Step> {
-    let Some((epoch, file)) = scene.setup.lake.newest_epoch(&scene.source)? else {
+pub fn step(field: &Field) -> Res<Step> {
+    let Some((epoch, file)) = field.setup.lake.newest_epoch(&field.source)? else {
         return Ok(Step::BeforeTheFirstEpoch);
     };
-    let (done, named) = commits(scene, epoch, &file)?;
-    Ok(if snapshot_under_way(scene, &file)? {
+    let (done, named) = commits(field, epoch, &file)?;
+    Ok(if snapshot_under_way(field, &file)? {
         Step::InASnapshot
     } else if named > 0 && done == 0 {
         Step::BeforeTheFirstCommit
     } else if done < named {
         Step::BetweenCommits
-    } else if named > 0 && !acknowledged(scene, &file)? {
+    } else if named > 0 && !acknowledged(field, &file)? {
         Step::BeforeTheAcknowledgement
     } else {
         Step::BeforeTheEpochFile
@@ -97,50 +97,44 @@ pub fn step(scene: &Scene) -> Res<Step> {
 }
 
 /// How many of the commits that the epoch names are in the tables' logs.
-fn commits(scene: &Scene, epoch: u64, file: &Value) -> Res<(usize, usize)> {
+fn commits(field: &Field, epoch: u64, file: &Value) -> Res<(usize, usize)> {
     let named = file["commits"].as_object().ok_or("the epoch file has no commits")?;
-    let app = format!("lakeward/{}", scene.source);
+    let app = format!("lakeward/{}", field.source);
     let mut done = 0;
     for table in named.keys() {
         let (schema, name) = table.split_once('.').ok_or(format!("no table is called {table}"))?;
-        let txns = scene.setup.lake.txns(&scene.source, &escaped(schema), &escaped(name))?;
+        let txns = field.setup.lake.txns(&field.source, &escaped(schema), &escaped(name))?;
         done += usize::from(txns.get(&app) == Some(&epoch));
     }
     Ok((done, named.len()))
 }
 
-fn snapshot_under_way(scene: &Scene, file: &Value) -> Res<bool> {
+fn snapshot_under_way(field: &Field, file: &Value) -> Res<bool> {
     let reading = |member: &Value| matches!(member["state"].as_str(), Some("snapshot" | "gap"));
     let named = file["commits"].as_object();
     let after = named.into_iter().flat_map(|n| n.values()).any(|step| reading(&step["after"]));
     let own = file["roster"].as_object().cloned();
     let roster = match (own, file["roster_of"].as_u64()) {
         (Some(roster), _) => roster,
-        (None, Some(of)) => roster_of(scene, of)?,
+        (None, Some(of)) => roster_of(field, of)?,
         (None, None) => return Err("the epoch file has no roster".to_owned()),
     };
     Ok(after || roster.values().any(reading))
 }
 
-fn roster_of(scene: &Scene, epoch: u64) -> Res<serde_json::Map<String, Value>> {
-    let folder = ["_lakeward", &scene.source, "epochs"];
+fn roster_of(field: &Field, epoch: u64) -> Res<serde_json::Map<String, Value>> {
+    let folder = ["_lakeward", &field.source, "epochs"];
     let number = |name: &str| name.strip_suffix(".json").and_then(|n| n.parse::<u64>().ok());
-    let names = scene.setup.lake.names(&folder)?;
+    let names = field.setup.lake.names(&folder)?;
     let name = names.into_iter().find(|n| number(n) == Some(epoch));
     let name = name.ok_or(format!("the file of epoch {epoch}, which holds the roster, is gone"))?;
-    let bytes = scene.setup.lake.read(&[folder[0], folder[1], folder[2], &name])?;
+    let bytes = field.setup.lake.read(&[folder[0], folder[1], folder[2], &name])?;
     let file: Value = serde_json::from_slice(&bytes).context(&name)?;
     file["roster"].as_object().cloned().ok_or(format!("epoch {epoch} holds no roster"))
 }
 
-/// Whether the source knows that everything up to the epoch's end is durable. That it never
-/// knows more is what every comparison after a kill shows.
-fn acknowledged(scene: &Scene, file: &Value) -> Res<bool> {
-    let to = file["to"].as_str().ok_or("the epoch file has no position")?;
-    let sql = format!(
-        "select confirmed_flush_lsn >= '{to}'::pg_lsn from pg_replication_slots \
-         where slot_name = 'lakeward_{}'",
-        scene.source
-    );
-    Ok(scene.pg.text(&sql)?.as_deref() == Some("t"))
+/// Whether the source knows that everything up to the epoch's end is durable, or isn't told at all.
+/// That it never knows more is what every comparison after a kill shows.
+fn acknowledged(field: &Field, file: &Value) -> Res<bool> {
+    Ok(field.load.acknowledged(&field.source, &file["to"])?.unwrap_or(true))
 }

@@ -61,6 +61,13 @@ pub struct Adjust {
     pub unlogged: bool,
 }
 
+impl Adjust {
+    /// Whether some rows of the source may be missing in the lake.
+    pub fn deviates(&self) -> bool {
+        self.unlogged || !self.deviations.is_empty() || !self.may_stop.is_empty()
+    }
+}
+
 pub struct Case {
     pub id: String,
     pub script: Script,

@@ -17,10 +17,15 @@ pub enum Database {
 
 impl Database {
     pub fn create(server: Server, label: &str, options: &str) -> Res<Database> {
-        Ok(match server.is_postgres() {
-            true => Database::Postgres(postgres::Database::create(server, label, options)?),
-            false => Database::MySql(mysql::Database::create(server, label)?),
-        })
+        match server {
+            Server::Pg15 | Server::Pg18 => {
+                postgres::Database::create(server, label, options).map(Database::Postgres)
+            }
+            Server::MySql | Server::MariaDb => {
+                mysql::Database::create(server, label).map(Database::MySql)
+            }
+            Server::Mongo => Err("scripts of SQL don't run on MongoDB".to_owned()),
+        }
     }
 
     pub fn name(&self) -> &str {
@@ -71,17 +76,11 @@ impl Database {
     }
 
     /// Rows of the lake with values in the form of [`source_rows`](Self::source_rows).
-    pub fn settled(&self, mut lake: LakeRows) -> LakeRows {
-        if let Database::MySql(_) = self {
-            for row in &mut lake.rows {
-                for (value, kind) in row.iter_mut().zip(&lake.types) {
-                    let float = matches!(kind.as_str(), "float" | "double");
-                    let float = float.then_some(kind.as_str());
-                    *value = value.take().map(|text| mysql::settled(text, float));
-                }
-            }
+    pub fn settled(&self, lake: LakeRows) -> LakeRows {
+        match self {
+            Database::Postgres(_) => lake,
+            Database::MySql(_) => mysql::settled_rows(lake),
         }
-        lake
     }
 
     pub fn recorded(&self, schema: &str, table: &str, expected: &Value) -> Res<()> {

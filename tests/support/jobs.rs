@@ -99,7 +99,7 @@ fn work(queue: &Mutex<VecDeque<Job>>, board: &Board) {
 /// Replication slots (of MySQL: readers of the log) a server has for the suite at one time; `max_replication_slots` is 32.
 const SLOTS: usize = 20;
 
-static FREE: [(Mutex<usize>, Condvar); 4] = [const { (Mutex::new(SLOTS), Condvar::new()) }; 4];
+static FREE: [(Mutex<usize>, Condvar); 5] = [const { (Mutex::new(SLOTS), Condvar::new()) }; 5];
 
 /// Replication slots of a server, given back on drop.
 pub struct Slots(Server, usize);

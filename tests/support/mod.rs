@@ -9,7 +9,9 @@ pub mod jobs;
 pub mod lake;
 pub mod modes;
 pub mod mongodb;
+pub mod mongodb_case;
 pub mod mysql;
+pub mod own_server;
 pub mod postgres;
 pub mod reader;
 pub mod scene;
@@ -41,6 +43,8 @@ pub enum Server {
     Pg18,
     MySql,
     MariaDb,
+    /// A replica set of the user's, or else the stand-in.
+    Mongo,
 }
 
 impl Server {
@@ -57,6 +61,7 @@ impl Server {
             Server::Pg18 => "pg18",
             Server::MySql => "mysql",
             Server::MariaDb => "mariadb",
+            Server::Mongo => "mongo",
         }
     }
 
@@ -67,6 +72,7 @@ impl Server {
             Server::Pg18 => variable("LAKEWARD_TEST_PG18_URL"),
             Server::MySql => variable("LAKEWARD_TEST_MYSQL_URL"),
             Server::MariaDb => variable("LAKEWARD_TEST_MARIADB_URL"),
+            Server::Mongo => mongodb::url(),
         }
     }
 }

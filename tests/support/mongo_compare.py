@@ -9,6 +9,7 @@ pymongo, are the collection's documents byte for byte, each as often; and (2) ev
 what the rules of README.md make of that row's own document, one rule for a whole column.
 """
 import collections
+import decimal as decimal_module
 import json
 import math
 import sys
@@ -125,9 +126,20 @@ def boolean(text, value):
     return isinstance(value, bool) and text == ("t" if value else "f")
 
 
+def numeric(value):
+    """A number of any kind by its value; None for what is no number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, bson.Decimal128)):
+        return None
+    return value.to_decimal() if isinstance(value, bson.Decimal128) else decimal_module.Decimal(value)
+
+
 def normal(text, value):
-    """The key of a collection with mixed _ids: enough that it stands for an equal value."""
-    return parsed(text) == value or str(parsed(text)) == str(value) or isinstance(value, float) and float(str(parsed(text))) == value
+    """The key of a collection with mixed _ids: it stands for an equal value, and equal numbers of all kinds
+    are one key."""
+    have = parsed(text)
+    if numeric(value) is not None and numeric(have) is not None:
+        return str(numeric(have)) == str(numeric(value)) or numeric(have) == numeric(value)
+    return have == value or str(have) == str(value)
 
 
 RULES = {"bool": [boolean], "int64": [integer], "double": [number], "timestamp": [date], "binary": [binary],

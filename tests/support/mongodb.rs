@@ -1,4 +1,4 @@
-//! A MongoDB source seen from blocking test code: scripts that write (`tests/traps/mongo`), and the
+//! A MongoDB source seen from blocking test code: scripts that write (`case.py`), and the
 //! comparison with the lake (`mongo_compare.py`), both in the driver of another language.
 
 use std::io::{BufRead, BufReader, Write};
@@ -37,7 +37,15 @@ impl Script {
     /// Starts the script at `path` in a database of its own, and waits until its first phase is done.
     pub fn start(path: &Path, database: &str) -> Res<Script> {
         let mut command = Command::new(python()?);
-        command.arg(path).env("MONGO_URL", url()?).env("MONGO_DATABASE", database);
+        let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support");
+        // By its path, so that a script called as a module of Python's (`types`) doesn't hide it.
+        let program = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')";
+        command
+            .args(["-c", program])
+            .arg(path)
+            .env("PYTHONPATH", shared)
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        command.env("MONGO_URL", url()?).env("MONGO_DATABASE", database);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().context(path.display())?;
         let input = child.stdin.take();
@@ -63,7 +71,7 @@ impl Script {
         }
     }
 
-    /// Runs the second phase; returns the collections by name.
+    /// Runs the second phase; returns what the script says at its end.
     pub fn finish(&mut self) -> Res<Value> {
         let mut input = self.input.take().ok_or("the script has ended")?;
         writeln!(input, "go on").context("the script's input")?;
@@ -72,8 +80,7 @@ impl Script {
         if !status.success() {
             return Err(format!("the script ended with {status}"));
         }
-        let mut said: Value = serde_json::from_str(&line).context("the script's end")?;
-        Ok(said["collections"].take())
+        serde_json::from_str(&line).context("the script's end")
     }
 }
 
@@ -98,8 +105,14 @@ fn drop_database(name: &str) -> Res<()> {
     if status.success() { Ok(()) } else { Err(format!("python ended with {status}")) }
 }
 
-/// Whether the tables of `source` equal these collections of `database`.
-pub fn equal(setup: &Setup, source: &str, database: &str, collections: &[String]) -> Res<()> {
+/// Whether the tables of `source` equal these collections of `database` of the server at `url`.
+pub fn equal(
+    url: &str,
+    setup: &Setup,
+    source: &str,
+    database: &str,
+    collections: &[String],
+) -> Res<()> {
     let mut tables = serde_json::Map::new();
     for name in collections {
         let rows = reader::read(&setup.lake.table_url(source, database, name))?;
@@ -107,7 +120,7 @@ pub fn equal(setup: &Setup, source: &str, database: &str, collections: &[String]
             .map(|lake| json!({ "columns": lake.columns, "types": lake.types, "rows": lake.rows }));
         tables.insert(name.clone(), rows.unwrap_or(Value::Null));
     }
-    let asked = json!({ "url": url()?, "database": database, "tables": tables });
+    let asked = json!({ "url": url, "database": database, "tables": tables });
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/mongo_compare.py");
     let mut command = Command::new(python()?);
     command.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

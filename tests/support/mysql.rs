@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::compare::SourceTable;
 use super::postgres::{Row, block_on, with_database};
+use super::reader::LakeRows;
 use super::{Res, Server, tag};
 
 /// No statement of a test takes longer; a lock that never ends becomes a failure.
@@ -66,19 +67,23 @@ pub struct Database {
     pub name: String,
     /// The server's: a source is a server, its tables are named with their database.
     pub url: String,
-    admin: My,
 }
 
 impl Database {
     pub fn create(server: Server, label: &str) -> Res<Database> {
-        let url = with_database(&server.url()?, "")?;
-        clean_up_after_the_dead(server, &url)?;
+        let url = server.url()?;
+        clean_up_after_the_dead(server, &with_database(&url, "")?)?;
+        Database::at(&url, label)
+    }
+
+    /// On the server that `url` names.
+    pub fn at(url: &str, label: &str) -> Res<Database> {
+        let url = with_database(url, "")?;
         let name = format!("{}_{}", tag(), label.to_lowercase().replace(['-', ':', '.'], "_"));
-        let admin = My::connect(&url, None)?;
-        let database = Database { name, url, admin };
+        let database = Database { name, url };
         database.drop_now()?;
         let create = format!("CREATE DATABASE {} CHARACTER SET utf8mb4", quoted(&database.name));
-        database.admin.exec(&create)?;
+        My::connect(&database.url, None)?.exec(&create)?;
         Ok(database)
     }
 
@@ -86,8 +91,10 @@ impl Database {
         My::connect(&self.url, Some(&self.name))
     }
 
+    /// By a connection of its own: the server may have crashed since the last one was made.
     pub fn drop_now(&self) -> Res<()> {
-        self.admin.exec(&format!("DROP DATABASE IF EXISTS {}", quoted(&self.name)))
+        let drop = format!("DROP DATABASE IF EXISTS {}", quoted(&self.name));
+        My::connect(&self.url, None)?.exec(&drop)
     }
 }
 
@@ -176,7 +183,7 @@ fn as_text(name: &str, kind: &str) -> String {
 
 /// The text of a value in a form that source and lake share: a float (told by its type) by its
 /// value, a moment without zeros at the end of its fraction and without its zone.
-pub fn settled(text: String, float: Option<&str>) -> String {
+fn settled(text: String, float: Option<&str>) -> String {
     if let Some(kind) = float {
         let value = match kind {
             "float" => text.parse::<f32>().ok().map(f64::from),
@@ -193,6 +200,18 @@ pub fn settled(text: String, float: Option<&str>) -> String {
         false if is_moment => plain.to_owned(),
         false => text,
     }
+}
+
+/// Rows of the lake with values in the form of [`source_rows`].
+pub fn settled_rows(mut lake: LakeRows) -> LakeRows {
+    for row in &mut lake.rows {
+        for (value, kind) in row.iter_mut().zip(&lake.types) {
+            let float = matches!(kind.as_str(), "float" | "double");
+            let float = float.then_some(kind.as_str());
+            *value = value.take().map(|text| settled(text, float));
+        }
+    }
+    lake
 }
 
 /// Whether the source has the rows that were recorded for the case.

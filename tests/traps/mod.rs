@@ -4,6 +4,7 @@
 mod deviations;
 mod mongo;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -126,7 +127,40 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
         jobs.extend(scripts_themselves(&cases, &[server], select));
     }
     jobs.extend(mongo::jobs(select)?);
+    if select("traps::count") {
+        jobs.push(Job::single("traps::count".to_owned(), count));
+    }
     Ok(jobs)
+}
+
+/// `traps::count`: how many scripts pass as they are, on each server they apply to; the trials of
+/// these scripts show it in every mode. The others are listed with what happens instead.
+fn count() -> Res<()> {
+    let (mut all, mut listed) = (BTreeSet::new(), BTreeSet::new());
+    for server in Server::MYSQL {
+        // A second run of a script, with columns as text, is no script of its own.
+        let cases: Vec<_> = load_mysql(server)?;
+        let scripts: Vec<_> = cases.iter().filter(|c| !c.id.ends_with('t')).collect();
+        let here: Vec<String> =
+            scripts.iter().filter(|c| c.adjust.deviates()).map(|c| c.id.clone()).collect();
+        told(server, scripts.len(), &here);
+        all.extend(scripts.iter().map(|c| c.id.clone()));
+        listed.extend(here);
+    }
+    let mysql = all.len() - listed.len();
+    eprintln!("    on every server of the two they apply to: {mysql} of {}", all.len());
+    let (recorded, unlike) = mongo::recorded()?;
+    told(Server::Mongo, recorded, &unlike);
+    let mongo = recorded - unlike.len();
+    let few =
+        || format!("{mysql} scripts of MySQL, should be 27; {mongo} of MongoDB, should be 17");
+    if mysql >= 27 && mongo >= 17 { Ok(()) } else { Err(few()) }
+}
+
+fn told(server: Server, all: usize, listed: &[String]) {
+    let plain = all - listed.len();
+    let names = listed.join(", ");
+    eprintln!("traps of {}: {plain} of {all} scripts pass as they are; {names}", server.name());
 }
 
 /// `traps::pg15::recorded`: without any daemon, every script does to this server what it did to

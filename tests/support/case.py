@@ -1,10 +1,11 @@
-"""What the cases of this folder share.
+"""What the scripts of MongoDB share (tests/traps/mongo, tests/behavior/mongo).
 
-    MONGO_URL=… MONGO_DATABASE=… python MG-001.py
+    PYTHONPATH=tests/support MONGO_URL=… MONGO_DATABASE=… python -P tests/traps/mongo/MG-002.py
 
 A case has a database of its own. At each phase it prints `phase <name>` and waits for a line on its input, so
 that whoever runs it may start or stop a daemon there; at its end it prints its collections as one JSON value:
-{"collections": {name: documents in canonical Extended JSON, or {"$count": n} for more than 60}}.
+{"collections": {name: documents in canonical Extended JSON, or {"$count": n} for more than 60},
+ "refused": {name: words of the reason why it can't be kept}}.
 """
 import datetime
 import json
@@ -16,6 +17,7 @@ from bson import (SON, Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, O
                   json_util)
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import RawBSONDocument
+from pymongo import DeleteOne, InsertOne, UpdateOne
 
 UTC = datetime.timezone.utc
 
@@ -38,7 +40,7 @@ class Case:
         if not sys.stdin.readline():
             sys.exit("nobody waits for this case any more")
 
-    def done(self):
+    def done(self, refused=None):
         collections = {}
         # Neither the server's own, nor time series, which no change stream shows.
         entries = self.db.list_collections(filter={"type": "collection"})
@@ -50,4 +52,4 @@ class Case:
             else:
                 documents = list(self.db[name].find().sort("_id", 1))
                 collections[name] = json.loads(json_util.dumps(documents, json_options=json_util.CANONICAL_JSON_OPTIONS))
-        print(json.dumps({"collections": collections}), flush=True)
+        print(json.dumps({"collections": collections, "refused": refused or {}}), flush=True)

@@ -1,0 +1,23 @@
+# Fields that come, go, are renamed, and turn out to be of another kind.
+from case import *
+c = Case('columns'); db = c.db
+db.added.insert_many([{'_id': 1, 'v': 'a'}, {'_id': 2, 'v': 'b'}])
+db.dropped.insert_many([{'_id': 1, 'v': 'a', 'w': 1}, {'_id': 2, 'v': 'b', 'w': 2}])
+db.renamed.insert_many([{'_id': 1, 'v': 'a'}, {'_id': 2, 'v': 'b'}])
+db.widened.insert_many([{'_id': 1, 'i': 1, 'f': 1.5, 'd': dt(2024, 1, 1), 'x': 'text', 'b': True}, {'_id': 2, 'i': None}])
+db.mixed.insert_many([{'_id': 1, 'v': 1}, {'_id': 2, 'v': 'one'}, {'_id': 3, 'v': {'a': [1, 2.5]}}])
+db.empty.insert_one({'_id': 1})
+c.phase("live")
+db.added.insert_one({'_id': 3, 'v': 'c', 'n': 3})
+db.added.update_one({'_id': 1}, {'$set': {'n': 1, 'list': [1, 'two', None]}})
+db.dropped.update_many({}, {'$unset': {'w': ''}})
+db.dropped.insert_one({'_id': 3, 'v': 'c'})
+db.renamed.update_many({}, {'$rename': {'v': 'name'}})
+db.renamed.insert_one({'_id': 3, 'name': 'c'})
+db.widened.insert_one({'_id': 3, 'i': Int64(1) << 40, 'f': 3, 'd': dt(1969, 12, 31), 'x': '', 'b': False})
+db.widened.update_one({'_id': 1}, {'$set': {'i': 'now a text', 'b': 0}})
+db.widened.insert_one({'_id': 4, 'f': Decimal128('1.10'), 'd': 'yesterday', 'x': ObjectId('65' * 12)})
+db.mixed.update_one({'_id': 1}, {'$set': {'v': None}})
+db.mixed.insert_one({'_id': 4, 'v': dt(2024, 2, 29)})
+db.empty.update_one({'_id': 1}, {'$set': {'late': 'field'}})
+c.done()

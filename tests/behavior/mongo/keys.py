@@ -1,0 +1,20 @@
+# _ids of several types in one collection, and of several fields; taken, given back, replaced.
+from case import *
+c = Case('keys'); db = c.db
+db.mixed.insert_many([{'_id': x, 'v': n} for n, x in enumerate([1, 'one', 2.5, Decimal128('3.50'), True, ObjectId('65' * 12), dt(2024, 1, 1), Binary(b'\x00\xff'), None, SON([('a', 1), ('b', 2)]), SON([('b', 2), ('a', 1)]), Timestamp(1, 1), MinKey(), MaxKey()])])
+db.pair.insert_many([{'_id': SON([('a', n % 7), ('b', 'k%d' % n)]), 'v': n} for n in range(200)])
+db.word.insert_many([{'_id': w, 'v': 1} for w in ['', 'a', 'A', 'a ', 'é', 'e\u0301', '😀', 'x' * 1000]])
+c.phase("live")
+db.mixed.update_many({}, {'$set': {'v': -1}})
+db.mixed.delete_one({'_id': 'one'})
+db.mixed.insert_one({'_id': 'one', 'v': 'again'})
+db.mixed.replace_one({'_id': 1.0}, {'v': 'found by another number'})
+db.mixed.delete_one({'_id': None})
+db.mixed.delete_one({'_id': SON([('a', 1), ('b', 2)])})
+db.pair.update_many({'_id.a': 3}, {'$set': {'v': 'three'}})
+db.pair.delete_many({'_id.a': 5})
+db.pair.insert_one({'_id': SON([('b', 'k0'), ('a', 0)]), 'v': 'the other order'})
+db.word.update_one({'_id': 'A'}, {'$set': {'v': 2}})
+db.word.delete_one({'_id': 'e\u0301'})
+db.word.replace_one({'_id': ''}, {'v': 'empty'})
+c.done()

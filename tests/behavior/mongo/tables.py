@@ -1,0 +1,21 @@
+# Collections created, dropped, made again and renamed while it runs; others are not in the way.
+from case import *
+c = Case('tables'); db = c.db
+db.stays.insert_one({'_id': 1, 'v': 'a'})
+db.goes.insert_one({'_id': 1})
+db.again.insert_many([{'_id': 1, 'v': 'first'}, {'_id': 2, 'v': 'life'}])
+db.renamed_from.insert_one({'_id': 1, 'v': 'a'})
+db.swapped.insert_one({'_id': 1, 'v': 'old'})
+c.phase("live")
+db.created.insert_many([{'_id': n, 'v': 'v%d' % n} for n in range(300)])
+db.goes.drop()
+db.stays.update_one({'_id': 1}, {'$set': {'v': 'b'}})
+db.again.drop()
+db.again.insert_one({'_id': 3, 'v': 'second'})
+db.renamed_from.rename('renamed_to')
+db.renamed_to.insert_one({'_id': 2, 'v': 'b'})
+db.new.insert_many([{'_id': 1, 'v': 'new'}, {'_id': 2, 'v': 'more'}])
+db.new.rename('swapped', dropTarget=True)
+db.swapped.insert_one({'_id': 3, 'v': 'after'})
+db.stays.insert_one({'_id': 2, 'v': 'last'})
+c.done()
