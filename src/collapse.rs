@@ -1,5 +1,6 @@
 //! A run of batches of one table → at most one row a key: the last write wins, in the order of the
-//! source's commits, and values the source left out are carried forward along the row's identity.
+//! source's commits, and values the source left out are carried forward along the row's identity, as
+//! far as the source sent patches of them under those.
 
 mod keyed;
 mod multiset;
@@ -49,6 +50,8 @@ pub struct NewRow {
     pub from: Cell,
     /// For each column that the source left out, where its value is (ascending columns).
     pub carried: Vec<(u32, From)>,
+    /// The patches of carried values, by column and then in order.
+    pub patches: Vec<(u32, Cell)>,
 }
 
 /// A row of one of [`Collapsed::batches`].

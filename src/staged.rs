@@ -7,7 +7,7 @@
 //!
 //! A file holds batches of one schema. Each change is a row: `op`; `key` and `old_key`, the bytes of
 //! [`key`](lakeward_connectors::key); `unchanged`, the indices of columns that the source left out,
-//! four bytes each; and the columns of the table as `c0`, `c1` and so on, null for a delete.
+//! four bytes each, the highest bit set where the column holds a patch; and the columns of the table as `c0`, `c1` and so on, null for a delete.
 
 use std::sync::Arc;
 
@@ -29,6 +29,8 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde::{Deserialize, Serialize};
 
+/// Marks a column that holds a patch.
+const PATCHED: u32 = 1 << 31;
 /// The columns before those of the table.
 const OWN: usize = 4;
 /// Where a file keeps the schema of its rows.
@@ -100,8 +102,12 @@ fn rows(batch: &Batch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
         old_keys.append_option(change.old_key.map(|key| batch.keys.get(key)));
         let out = change.row.filter(|row| batch.is_partial(*row));
         unchanged.append_option(out.map(|row| {
-            let columns = (0..batch.unchanged.len()).filter(|at| batch.is_unchanged(*at, row));
-            columns.flat_map(|at| (at as u32).to_le_bytes()).collect::<Vec<u8>>()
+            let mark = |at: usize| match batch.is_patched(at, row) {
+                true => Some(at as u32 | PATCHED),
+                false => batch.is_unchanged(at, row).then_some(at as u32),
+            };
+            let columns = (0..batch.unchanged.len()).filter_map(mark);
+            columns.flat_map(u32::to_le_bytes).collect::<Vec<u8>>()
         }));
     }
     let mut arrays: Vec<ArrayRef> = vec![
@@ -152,7 +158,7 @@ impl Reader {
         let out = column(3)?.as_binary_opt::<i32>().ok_or_else(wrong)?;
         let width = self.schema.columns.len();
         let (mut keys, mut changes) = (Keys::default(), Vec::with_capacity(rows.num_rows()));
-        let mut unchanged = vec![Vec::new(); width];
+        let (mut unchanged, mut patched) = (vec![Vec::new(); width], vec![Vec::new(); width]);
         for row in 0..rows.num_rows() {
             let op = match ops.value(row) {
                 0 => Op::Read,
@@ -166,9 +172,10 @@ impl Reader {
             let number = row as u32;
             if out.is_valid(row) {
                 for column in out.value(row).chunks_exact(4) {
-                    let column =
-                        column.try_into().map_or(usize::MAX, |at| u32::from_le_bytes(at) as usize);
-                    unchanged.get_mut(column).ok_or_else(wrong)?.push(number);
+                    let mark = column.try_into().map_or(u32::MAX, u32::from_le_bytes);
+                    let of = if mark & PATCHED == 0 { &mut unchanged } else { &mut patched };
+                    let rows = of.get_mut((mark & !PATCHED) as usize);
+                    rows.ok_or_else(wrong)?.push(number);
                 }
             }
             changes.push(Change { op, key, old_key, row: (op != Op::Delete).then_some(number) });
@@ -178,7 +185,7 @@ impl Reader {
         let columns = RecordBatch::try_new(arrow, arrays).map_err(damaged)?;
         let size = columns.get_array_memory_size() + keys.size();
         let (schema, transactions) = (Arc::clone(&self.schema), Vec::new());
-        Ok(Batch { schema, changes, keys, columns, unchanged, transactions, size })
+        Ok(Batch { schema, changes, keys, columns, unchanged, patched, transactions, size })
     }
 }
 

@@ -89,9 +89,13 @@ impl Walk {
             .map(|(key, equals)| Removal { key: key as u32, rows: equals.removed })
             .collect();
         let rows = added.iter().filter(|added| !added.cancelled);
-        let rows = rows
-            .map(|added| NewRow { key: added.key, from: added.cell, carried: Vec::new() })
-            .collect();
+        let rows = rows.map(|added| NewRow {
+            key: added.key,
+            from: added.cell,
+            carried: Vec::new(),
+            patches: Vec::new(),
+        });
+        let rows = rows.collect();
         (seen.into_keys(), removals, rows)
     }
 }

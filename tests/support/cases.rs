@@ -55,8 +55,6 @@ pub struct Adjust {
     /// Tables whose recorded rows differ from server to server: only the live source counts.
     pub live_only: &'static [&'static str],
     pub deviations: Vec<Deviation>,
-    /// Tables that may stop for a reason, until the next start reads them again.
-    pub may_stop: Vec<Deviation>,
     /// The script changes rows without the log: only what was there at the first start counts.
     pub unlogged: bool,
 }

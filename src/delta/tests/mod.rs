@@ -76,7 +76,8 @@ pub(super) fn run(
     for (at, row) in (0..).zip(add) {
         let key = number(row);
         builder.push(Op::Insert, None, Some(row)).expect("a row");
-        rows.push(NewRow { key, from: Cell { batch: 0, row: at }, carried: Vec::new() });
+        let from = Cell { batch: 0, row: at };
+        rows.push(NewRow { key, from, carried: Vec::new(), patches: Vec::new() });
     }
     let batches = vec![builder.finish()];
     Collapsed { schema: Arc::clone(schema), batches, keys, removals, rows }
