@@ -14,7 +14,7 @@
 //! One thing no event tells: an update by a pipeline that changes the order of fields. Fields that
 //! are there keep their places.
 
-use super::element::{DOCUMENT, Element, Elements, Malformed, find};
+use super::element::{DOCUMENT, Element, Elements, Malformed, STRING, find};
 use super::json;
 use super::layout::{Holds, Layout, Misfit};
 use super::shape::ID;
@@ -155,14 +155,14 @@ impl<'a> Change<'a> {
     ) -> Result<Self, Malformed> {
         let (edit, path, value, left) = match part {
             "updatedFields" => (Edit::Set, element.name, Some(element), None),
-            "removedFields" => (Edit::Remove, element.text()?, None, None),
+            "removedFields" => (Edit::Remove, name(&element)?, None, None),
             _ => {
                 let array = element.document().ok_or(Malformed("a shorter array has no name"))?;
                 let field =
                     find(array, "field")?.ok_or(Malformed("a shorter array has no name"))?;
                 let left = find(array, "newSize")?.and_then(|size| size.integer());
                 let left = left.ok_or(Malformed("a shorter array has no size"))?;
-                (Edit::Truncate, field.text()?, None, Some(left))
+                (Edit::Truncate, name(&field)?, None, Some(left))
             }
         };
         let (field, below, path) = match steps(path, clear)? {
@@ -190,6 +190,14 @@ impl<'a> Change<'a> {
         let mut text = String::new();
         json::value(value, &mut text)?;
         Ok(Some(text))
+    }
+}
+
+/// The text that `element` is.
+fn name<'a>(element: &Element<'a>) -> Result<&'a str, Malformed> {
+    match element.kind {
+        STRING => element.text(),
+        _ => Err(Malformed("the name of a field is no text")),
     }
 }
 
@@ -223,7 +231,7 @@ fn steps<'a>(path: &'a str, clear: Option<&'a [u8]>) -> Result<Steps<'a>, Malfor
         let step = step?;
         steps.push(match step.integer() {
             Some(item) => Step::Item(item),
-            None => Step::Name(step.text()?),
+            None => Step::Name(name(&step)?),
         });
     }
     Ok(Steps::Clear(steps))

