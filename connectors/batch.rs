@@ -55,10 +55,13 @@ pub struct Batch {
     pub changes: Vec<Change>,
     /// The keys they name.
     pub keys: Keys,
-    /// The rows they name; null where [`Batch::unchanged`] lists the row.
+    /// The rows they name; null where [`Batch::unchanged`] lists the row, and a
+    /// [patch](crate::patch) where [`Batch::patched`] does.
     pub columns: RecordBatch,
     /// For each column, the rows (ascending) whose value the source did not send.
     pub unchanged: Vec<Vec<u32>>,
+    /// For each column, the rows (ascending) of whose value the source sent what changed.
+    pub patched: Vec<Vec<u32>>,
     /// The serial numbers of the transactions, each with the index of its first change.
     pub transactions: Vec<(usize, u64)>,
     /// For each change where it stands in the log, if that was asked for; empty otherwise, and for
@@ -74,9 +77,15 @@ impl Batch {
         self.unchanged.get(column).is_some_and(|rows| rows.binary_search(&row).is_ok())
     }
 
-    /// Whether any value of `row` was left out.
+    /// Whether the source sent only what changed in the value of `column` in `row`.
+    pub fn is_patched(&self, column: usize, row: u32) -> bool {
+        self.patched.get(column).is_some_and(|rows| rows.binary_search(&row).is_ok())
+    }
+
+    /// Whether any value of `row` was left out, in whole or in part.
     pub fn is_partial(&self, row: u32) -> bool {
-        (0..self.unchanged.len()).any(|column| self.is_unchanged(column, row))
+        let columns = 0..self.unchanged.len();
+        columns.into_iter().any(|at| self.is_unchanged(at, row) || self.is_patched(at, row))
     }
 
     /// Drops the changes for whose transaction `keep` says no; it is asked with the transaction's
@@ -120,6 +129,7 @@ pub struct Builder {
     keys: Keys,
     columns: Vec<ColumnBuilder>,
     unchanged: Vec<Vec<u32>>,
+    patched: Vec<Vec<u32>>,
     transactions: Vec<(usize, u64)>,
     /// Where the next change stands, if that is kept.
     trace: Option<Trace>,
@@ -157,6 +167,7 @@ impl Builder {
             key_places: (0..columns.len()).map(place).collect(),
             key_parts: (!key.is_sorted()).then(|| vec![Vec::new(); key.len()]),
             unchanged: vec![Vec::new(); columns.len()],
+            patched: vec![Vec::new(); columns.len()],
             columns,
             changes: Vec::new(),
             keys: Keys::default(),
@@ -240,11 +251,9 @@ impl Builder {
             (Op::Delete, Some(old), _) => self.delete(old)?,
             (Op::Update, Some(old), Some(row)) if full => {
                 self.delete(old)?;
-                let filled: Vec<_> = row
-                    .iter()
-                    .zip(old)
-                    .map(|(new, old)| if *new == Value::Unchanged { old } else { new }.clone())
-                    .collect();
+                let filled = row.iter().zip(old).map(|(new, old)| completed(new, old));
+                let filled = filled.collect::<Option<Vec<_>>>();
+                let filled = filled.ok_or_else(|| self.fault("a patch is of another value"))?;
                 self.append(Op::Insert, None, &filled)?;
             }
             (_, old, Some(row)) => self.append(op, old, row)?,
@@ -305,8 +314,8 @@ impl Builder {
 
     /// The finished batch.
     pub fn finish(self) -> Batch {
-        let Self { schema, changes, keys, columns, unchanged, transactions, traces, .. } = self;
-        let (rows, size) = (self.rows, self.size);
+        let Self { schema, changes, keys, columns, unchanged, patched, traces, .. } = self;
+        let (transactions, rows, size) = (self.transactions, self.rows, self.size);
         let arrays: Vec<ArrayRef> = columns.into_iter().map(ColumnBuilder::finish).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(rows as usize));
         let arrow = Arc::new(arrow_schema(&schema));
@@ -316,10 +325,29 @@ impl Builder {
         let reserved = columns.get_array_memory_size()
             + changes.capacity() * size_of::<Change>()
             + keys.size()
-            + unchanged.iter().map(|rows| rows.capacity() * size_of::<u32>()).sum::<usize>();
+            + unchanged
+                .iter()
+                .chain(&patched)
+                .map(|rows| rows.capacity() * size_of::<u32>())
+                .sum::<usize>();
         let size = size.max(reserved);
-        Batch { schema, changes, keys, columns, unchanged, transactions, traces, size }
+        Batch { schema, changes, keys, columns, unchanged, patched, transactions, traces, size }
     }
+}
+
+/// What `new` is, once what it leaves out is taken from the value before.
+fn completed<'a>(new: &Value<'a>, old: &Value<'a>) -> Option<Value<'a>> {
+    match (new, old) {
+        (Value::Unchanged, old) => Some(old.clone()),
+        (Value::Patch(patch), Value::Text(old)) => patched(patch, old),
+        (Value::Patch(patch), Value::OwnedText(old)) => patched(patch, old),
+        (Value::Patch(_), _) => None,
+        (new, _) => Some(new.clone()),
+    }
+}
+
+fn patched(patch: &str, old: &str) -> Option<Value<'static>> {
+    crate::patch::apply(old, [patch]).map(Value::OwnedText)
 }
 
 /// A row being appended to a [`Builder`]. Unless it is [finished](Self::finish), it was never there.
@@ -334,18 +362,12 @@ impl Row<'_> {
     /// Appends the value of the next column.
     #[inline]
     pub fn push(&mut self, value: &Value<'_>) {
-        let Builder { columns, unchanged, schema, keys, key_places, key_parts, .. } = self.builder;
+        let Builder { columns, schema, keys, key_places, key_parts, .. } = &mut *self.builder;
         let Some(column) = columns.get_mut(self.at) else {
             self.fault = Some("a row has more values than its table columns");
             return;
         };
-        match column.append(value) {
-            Some(size) => self.builder.size += size,
-            None => self.fault = Some("a value is of another type than its column"),
-        }
-        if *value == Value::Unchanged {
-            unchanged[self.at].push(self.builder.rows);
-        }
+        let appended = column.append(value);
         if let Some(place) = key_places[self.at] {
             let done = match key_parts {
                 None => keys.encode(schema, self.at, value),
@@ -358,6 +380,15 @@ impl Row<'_> {
             if done.is_none() {
                 self.fault = Some("a key column has no value, or one of another type");
             }
+        }
+        match appended {
+            Some(size) => self.builder.size += size,
+            None => self.fault = Some("a value is of another type than its column"),
+        }
+        match value {
+            Value::Unchanged => self.builder.unchanged[self.at].push(self.builder.rows),
+            Value::Patch(_) => self.builder.patched[self.at].push(self.builder.rows),
+            _ => {}
         }
         self.at += 1;
     }

@@ -28,6 +28,9 @@ pub enum Value<'a> {
     Null,
     /// The source did not send the value because it did not change (Postgres: unchanged TOAST).
     Unchanged,
+    /// The source sent what changed in a JSON text, in a column of [`Type::Text`](crate::Type::Text):
+    /// a patch ([`patch`](crate::patch)) of the value before.
+    Patch(Cow<'a, str>),
     /// For [`Type::Bool`](crate::Type::Bool).
     Bool(bool),
     /// For the three integer types.
@@ -62,6 +65,7 @@ impl Value<'_> {
             Value::Decimal(_) => 16,
             Value::Text(text) => text.len() + 4,
             Value::OwnedText(text) => text.len() + 4,
+            Value::Patch(text) => text.len() + 4,
             Value::Binary(bytes) => bytes.len() + 4,
             Value::List(items) => 4 + items.iter().map(Value::size).sum::<usize>(),
         }

@@ -6,8 +6,9 @@
 //! behind it.
 //!
 //! The vocabulary, from the bottom up: [`error`] says what to do about a failure, [`schema`] what
-//! a table looks like, [`change`] one value or operation, [`key`] the identity of a row, [`batch`]
-//! the columns that changes are decoded into, [`source`] what a connector implements.
+//! a table looks like, [`change`] one value or operation, [`patch`] a change of a JSON text, [`key`]
+//! the identity of a row, [`batch`] the columns that changes are decoded into, [`source`] what a
+//! connector implements.
 
 pub mod batch;
 pub mod change;
@@ -17,6 +18,7 @@ pub mod key;
 pub mod mongodb;
 pub mod mysql;
 mod pace;
+pub mod patch;
 pub mod postgres;
 pub mod schema;
 pub mod scripted;

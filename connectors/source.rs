@@ -165,9 +165,15 @@ pub struct Listed {
 pub struct Established<P> {
     /// Everything after this position can still be read; for a new slot, where it starts.
     pub oldest: P,
+    /// A position that contains everything in the log, where the source can say so: what the lake
+    /// holds beyond it the source has lost, in a fail-over or a restore (P9).
+    pub newest: Option<P>,
     /// Which database and which retention object this is (system identifier, slot, publication).
     /// When it differs from what the lake remembers, positions mean nothing any more (P9).
     pub identity: String,
+    /// Whether it is the log that was [expected](Source::expect), though its identity is another one
+    /// now: another server goes on with it. What both have in common ends at `newest`.
+    pub continues: bool,
 }
 
 /// A source's log being read.

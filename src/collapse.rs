@@ -1,5 +1,6 @@
 //! A run of batches of one table → at most one row a key: the last write wins, in the order of the
-//! source's commits, and values the source left out are carried forward along the row's identity.
+//! source's commits, and values the source left out are carried forward along the row's identity, as
+//! far as the source sent patches of them under those.
 
 mod keyed;
 mod multiset;
@@ -52,6 +53,8 @@ pub struct NewRow {
     /// Whether the row comes only if the lake has the values that it carries: what a delete leaves
     /// (soft delete) of a row that may not be there.
     pub optional: bool,
+    /// The patches of carried values, by column and then in order.
+    pub patches: Vec<(u32, Cell)>,
 }
 
 /// A row of one of [`Collapsed::batches`].
@@ -110,7 +113,8 @@ fn every_row(batches: &[Batch]) -> Parts {
     let changes =
         (0..).zip(batches).flat_map(|(batch, of)| of.changes.iter().map(move |c| (batch, c)));
     let cells = changes.filter_map(|(batch, change)| Some(Cell { batch, row: change.row? }));
-    let row = |from| NewRow { key, from, carried: Vec::new(), optional: false };
+    let row =
+        |from| NewRow { key, from, carried: Vec::new(), patches: Vec::new(), optional: false };
     (keys, Vec::new(), cells.map(row).collect())
 }
 

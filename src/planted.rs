@@ -40,13 +40,17 @@ pub enum Bug {
     ForgetStaged,
     /// Changes that are merged stay in the roster as staged.
     MergeTwice,
+    /// What the source has lost stays in the lake (P9).
+    KeepLost,
+    /// Of several patches of a value only the first is applied.
+    OnePatch,
     /// A saved index is taken for that of the table's files, whichever they are.
     StaleIndex,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 19] = [
+    pub const ALL: [Bug; 21] = [
         Bug::SkipChange,
         Bug::IgnoreHeld,
         Bug::AcknowledgeEarly,
@@ -65,6 +69,8 @@ impl Bug {
         Bug::FlushInside,
         Bug::ForgetStaged,
         Bug::MergeTwice,
+        Bug::KeepLost,
+        Bug::OnePatch,
         Bug::StaleIndex,
     ];
 }

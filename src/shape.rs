@@ -258,6 +258,18 @@ impl Shaping {
         self.mode
     }
 
+    /// The first column that has to be known whole, and of which a batch has a part only.
+    fn first_patched(&self, batch: &Batch) -> Option<usize> {
+        let patched = (0..).zip(&batch.patched).filter(|(_, rows)| !rows.is_empty());
+        patched.map(|(column, _)| column).find(|column| {
+            let is_whole = self.mode != Mode::Append;
+            let selected = self.columns.iter().find(|of| of.from == *column);
+            let hidden = selected.is_some_and(|of| !is_whole || of.mask.is_some());
+            let derived = self.derived.iter().any(|of| of.from == *column);
+            hidden || derived || self.filter.as_ref().is_some_and(|filter| filter.reads(*column))
+        })
+    }
+
     /// Whether the filter keeps a row.
     fn keeps(&self, batch: &Batch, row: u32) -> bool {
         self.filter.as_ref().is_none_or(|filter| filter.keeps(batch, row))
@@ -268,6 +280,17 @@ impl Shaping {
     /// # Errors
     /// When a batch contradicts itself, or a value can't be masked: bugs.
     pub fn apply(&self, batch: Batch) -> Result<Batch> {
+        if let Some(column) = self.first_patched(&batch) {
+            let name = self.source.columns.get(column).map_or("?", |column| &column.name);
+            let message = format!(
+                "the source sends only what changed of a value of column {name}, which is masked, \
+                 filtered by or listed"
+            );
+            return Err(Error::table(self.source.id.clone(), message).remedy(
+                "have the source send whole values (MongoDB: changeStreamPreAndPostImages; MySQL: \
+                 binlog_row_value_options = ''), or leave the column out",
+            ));
+        }
         match self.mode {
             Mode::Append => rows::append(self, &batch),
             Mode::SoftDelete => rows::soft_delete(self, &batch),

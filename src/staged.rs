@@ -7,7 +7,7 @@
 //!
 //! A file holds batches of one schema. Each change is a row: `op`; `key` and `old_key`, the bytes of
 //! [`key`](lakeward_connectors::key); `unchanged`, the indices of columns that the source left out,
-//! four bytes each; and the columns of the table as `c0`, `c1` and so on, null for a delete.
+//! four bytes each, the highest bit set where the column holds a patch; and the columns of the table as `c0`, `c1` and so on, null for a delete.
 
 use std::sync::Arc;
 
@@ -29,6 +29,8 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde::{Deserialize, Serialize};
 
+/// Marks a column that holds a patch.
+const PATCHED: u32 = 1 << 31;
 /// The columns before those of the table.
 const OWN: usize = 4;
 /// Where a file keeps the schema of its rows.
@@ -101,8 +103,12 @@ fn rows(batch: &Batch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
         old_keys.append_option(change.old_key.map(|key| batch.keys.get(key)));
         let out = change.row.filter(|row| batch.is_partial(*row));
         unchanged.append_option(out.map(|row| {
-            let columns = (0..batch.unchanged.len()).filter(|at| batch.is_unchanged(*at, row));
-            columns.flat_map(|at| (at as u32).to_le_bytes()).collect::<Vec<u8>>()
+            let mark = |at: usize| match batch.is_patched(at, row) {
+                true => Some(at as u32 | PATCHED),
+                false => batch.is_unchanged(at, row).then_some(at as u32),
+            };
+            let columns = (0..batch.unchanged.len()).filter_map(mark);
+            columns.flat_map(u32::to_le_bytes).collect::<Vec<u8>>()
         }));
     }
     let mut arrays: Vec<ArrayRef> = vec![
@@ -153,7 +159,7 @@ impl Reader {
         let out = column(3)?.as_binary_opt::<i32>().ok_or_else(wrong)?;
         let width = self.schema.columns.len();
         let (mut keys, mut changes) = (Keys::default(), Vec::with_capacity(rows.num_rows()));
-        let mut unchanged = vec![Vec::new(); width];
+        let (mut unchanged, mut patched) = (vec![Vec::new(); width], vec![Vec::new(); width]);
         for row in 0..rows.num_rows() {
             let (code, number) = (ops.value(row), row as u32);
             let op = match code {
@@ -167,9 +173,10 @@ impl Reader {
             let old_key = old_keys.is_valid(row).then(|| keys.push_bytes(old_keys.value(row)));
             if out.is_valid(row) {
                 for column in out.value(row).chunks_exact(4) {
-                    let column =
-                        column.try_into().map_or(usize::MAX, |at| u32::from_le_bytes(at) as usize);
-                    unchanged.get_mut(column).ok_or_else(wrong)?.push(number);
+                    let mark = column.try_into().map_or(u32::MAX, u32::from_le_bytes);
+                    let of = if mark & PATCHED == 0 { &mut unchanged } else { &mut patched };
+                    let rows = of.get_mut((mark & !PATCHED) as usize);
+                    rows.ok_or_else(wrong)?.push(number);
                 }
             }
             changes.push(Change { op, key, old_key, row: (code != 3).then_some(number) });
@@ -185,6 +192,7 @@ impl Reader {
             keys,
             columns,
             unchanged,
+            patched,
             transactions,
             traces: Vec::new(),
             size,

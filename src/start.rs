@@ -105,11 +105,16 @@ pub fn plan_starts<P: Position>(
         starts.tables.extend(new.map(|id| Start::Read { id: id.clone(), reason: None }));
         return starts;
     };
-    let replaced = standing.identity != established.identity;
+    let replaced = standing.identity != established.identity && !established.continues;
     if replaced {
         warn!(was = standing.identity, is = established.identity, "the log is another one");
     }
     starts.unseen = if replaced { Vec::new() } else { standing.unseen };
+    let newest = established.newest.as_ref().filter(|_| !planted::is(Bug::KeepLost));
+    if let Some(newest) = newest {
+        // What was lost is never seen.
+        starts.unseen.retain(|transaction| newest.contains(transaction));
+    }
     let mut members = standing.members;
     for listed in &catalog.tables {
         let id = listed.schema.id.clone();
@@ -126,6 +131,10 @@ pub fn plan_starts<P: Position>(
             (Some(_), _) if replaced => {
                 Some("gap: the database, publication or slot is another one now".to_owned())
             }
+            (Some(_), _) if newest.is_some_and(|newest| !newest.covers(&held)) => Some(format!(
+                "gap: the source has lost changes that the lake holds, in a fail-over or a restore: \
+                 its log lacks some of {held}"
+            )),
             (Some(_), _) if !held.covers(&established.oldest) => Some(format!(
                 "gap: the log no longer holds what follows {held}; it starts at {}",
                 established.oldest

@@ -102,6 +102,7 @@ impl ColumnBuilder {
             (Self::Float32(column), Value::Float32(value)) => column.append_value(*value),
             (Self::Float64(column), Value::Float64(value)) => column.append_value(*value),
             (Self::Text(column), Value::OwnedText(text)) => column.append_value(text),
+            (Self::Text(column), Value::Patch(text)) => column.append_value(text),
             (Self::Binary(column), Value::Binary(bytes)) => column.append_value(bytes),
             (Self::Date(column), Value::Date(days)) => column.append_value(*days),
             (Self::Int32(column), Value::Int(value)) => match i32::try_from(*value) {
@@ -114,7 +115,7 @@ impl ColumnBuilder {
             },
             (Self::List(column), Value::List(items)) => {
                 let fit = items.iter().map(|item| match item {
-                    Value::Unchanged => column.items.misfit(),
+                    Value::Unchanged | Value::Patch(_) => column.items.misfit(),
                     item => column.items.append(item),
                 });
                 // Every item is appended, whether or not another one fits.

@@ -22,7 +22,7 @@ pub async fn findings(source: &mut Mongodb) -> Result<Vec<Finding>> {
     let mut found = Findings::default();
     let (namespaces, filter) = (source.namespaces.clone(), source.filter.clone());
     match catalog::discover(&server, &namespaces, &filter, &source.shapes).await {
-        Ok(catalog) => found.tables(&catalog, &source.options),
+        Ok(catalog) => found.tables(&catalog, &source.options, server.has_clear_paths()),
         Err(error) => found.0.push(Finding::of(&error)),
     }
     if let Err(error) = opens(source, &server).await {
@@ -76,7 +76,7 @@ impl Findings {
         self.0.push(Finding { fatal: false, problem: problem.into(), remedy: remedy.into() });
     }
 
-    fn tables(&mut self, catalog: &Found, options: &Options) {
+    fn tables(&mut self, catalog: &Found, options: &Options, clear_paths: bool) {
         for (table, reason) in &catalog.refused {
             self.note(format!("collection {table} can't be kept"), reason);
         }
@@ -86,7 +86,7 @@ impl Findings {
         }
         for listed in &catalog.tables {
             let id = &listed.schema.id;
-            if !catalog.post_images.contains(id) {
+            if !clear_paths && !catalog.post_images.contains(id) {
                 self.note(no_post_images(id), enable_post_images(id));
             }
         }
@@ -107,8 +107,9 @@ impl Findings {
 
 fn no_post_images(id: &TableId) -> String {
     format!(
-        "updates of {id} don't bring the document: it is looked up, and may be newer than the \
-         update, so that the table shows the collection's own state only once it has caught up"
+        "updates of {id} don't bring the document, and before MongoDB 6.1 their paths are in doubt: \
+         it is looked up, and may be newer than the update, so that the table shows the \
+         collection's own state only once it has caught up"
     )
 }
 

@@ -18,6 +18,8 @@ use crate::secret::Secret;
 
 /// The oldest server that is understood: MongoDB 6.0 (wire version 17).
 const OLDEST: i32 = 17;
+/// The wire version of MongoDB 6.1, from which on an update's paths are told without doubt.
+const CLEAR_PATHS: i32 = 18;
 /// The wire version of MongoDB 7.0, from which on large events can be split.
 const SPLITS: i32 = 21;
 /// How long the server may take to be found or to answer.
@@ -60,6 +62,11 @@ impl Server {
             }
             false => Ok(Self { client, set, wire }),
         }
+    }
+
+    /// Whether the server tells the paths of an update without doubt (`disambiguatedPaths`).
+    pub fn has_clear_paths(&self) -> bool {
+        self.wire >= CLEAR_PATHS
     }
 
     /// Whether the server can split events that are larger than a document may be.

@@ -1,9 +1,11 @@
 //! Change events → calls of a [`Sink`]. No I/O: bytes and known schemas in, values out.
 //!
-//! An event that says what a document is afterwards carries it whole: inserts and replacements
-//! always do (MongoDB manual, "Change Events"), and updates either carry their post-image or come
-//! with the document as the pump has looked it up. So a row never depends on the one before.
+//! Inserts and replacements carry their document whole (MongoDB manual, "Change Events"), and so do
+//! updates where the collection keeps post-images. Other updates say what changed
+//! ([`update`](super::update)), or come with the document as the pump has looked it up where the
+//! server is too old to say that without doubt.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -13,6 +15,7 @@ use super::element::{DOCUMENT, Elements, Malformed};
 use super::layout::{Layout, Misfit, Room};
 use super::position::{Position, Time};
 use super::shape::Limits;
+use super::update::Update;
 use crate::change::Op;
 use crate::error::{Error, Result};
 use crate::schema::{TableId, TableSchema};
@@ -64,6 +67,8 @@ pub struct Parts<'a> {
     pub key: Option<&'a [u8]>,
     /// `fullDocument`, where there is one.
     pub document: Option<&'a [u8]>,
+    /// `updateDescription`, of an update.
+    pub update: Option<&'a [u8]>,
     /// `clusterTime`.
     pub time: Time,
     /// `_id`: the resume token.
@@ -90,6 +95,7 @@ impl<'a> Parts<'a> {
                 "to" => parts.to = Some(namespace(element.value)?),
                 "documentKey" => parts.key = element.document(),
                 "fullDocument" if element.kind == DOCUMENT => parts.document = Some(element.value),
+                "updateDescription" => parts.update = element.document(),
                 "clusterTime" => {
                     let (seconds, ordinal) = element.timestamp().unwrap_or_default();
                     parts.time = Time { seconds, ordinal };
@@ -108,6 +114,15 @@ impl<'a> Parts<'a> {
     /// Whether the event is an update that doesn't say what the document is afterwards.
     pub fn lacks_document(&self) -> bool {
         self.operation == "update" && self.document.is_none()
+    }
+
+    /// The document, or what an update says of it: what a shape can be learned from.
+    pub fn sample(&self) -> Option<Cow<'a, [u8]>> {
+        match (self.document, self.update.zip(self.key)) {
+            (Some(document), _) => Some(Cow::Borrowed(document)),
+            (None, Some((update, key))) => Update::sample(update, key).ok().map(Cow::Owned),
+            (None, None) => None,
+        }
     }
 }
 
@@ -286,28 +301,36 @@ impl Decoder {
         let (database, collection) = parts.namespace;
         let table = self.tables.get(database).and_then(|tables| tables.get(collection));
         let Some(layout) = table else { return Ok(Decoded::Done) };
-        let document = match (op, parts.document, &event.found) {
-            (Op::Delete, _, _) => parts.key,
-            (_, Some(document), _) => Some(document),
-            (_, None, Some(Found::Document(document))) => Some(&document[..]),
-            // Its delete, or the drop of its collection, follows.
-            (_, None, Some(Found::Gone)) => return Ok(Decoded::Done),
-            (_, None, None) => None,
+        let nothing = || {
+            Error::internal("a change event says nothing of its document")
+                .with("operation", parts.operation)
         };
-        let document = document.ok_or_else(|| {
-            Error::internal("a change event has no document").with("operation", parts.operation)
-        })?;
+        let document = match (parts.document, &event.found) {
+            (Some(document), _) => Some(document),
+            (None, Some(Found::Document(document))) => Some(&document[..]),
+            // Its delete, or the drop of its collection, follows.
+            (None, Some(Found::Gone)) => return Ok(Decoded::Done),
+            (None, None) => None,
+        };
         let schema = layout.schema().clone();
         let Some(builder) = sink.rows(&schema) else { return Ok(Decoded::Done) };
-        let appended = match op {
-            Op::Delete => layout.delete(document, builder),
-            _ => layout.append(op, document, builder, &mut self.room),
+        let key = parts.key.ok_or_else(nothing);
+        let appended = match (op, document, parts.update) {
+            (Op::Delete, _, _) => layout.delete(key?, builder),
+            (_, Some(document), _) => layout.append(op, document, builder, &mut self.room),
+            (_, None, Some(update)) => layout.update(key?, update, builder),
+            (_, None, None) => return Err(nothing()),
         };
         match appended {
             Ok(()) => Ok(Decoded::Done),
             Err(Misfit::Shape) => {
-                let document = Bytes::copy_from_slice(document);
-                Ok(self.unresolvable(Unresolved::Shape(schema.id.clone(), document)))
+                let sample = match (op, document) {
+                    (Op::Delete, _) => parts.key.map(Bytes::copy_from_slice),
+                    (_, Some(document)) => Some(Bytes::copy_from_slice(document)),
+                    (_, None) => parts.sample().map(|sample| Bytes::from(sample.into_owned())),
+                };
+                let sample = sample.ok_or_else(nothing)?;
+                Ok(self.unresolvable(Unresolved::Shape(schema.id.clone(), sample)))
             }
             Err(Misfit::Stop(reason)) => {
                 sink.stop(&schema.id, reason);

@@ -27,7 +27,7 @@ pub enum Misfit {
 
 /// What a column of the schema holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Holds {
+pub(super) enum Holds {
     Id,
     Document,
     Field(Kind),
@@ -103,6 +103,27 @@ impl Layout {
         self.id
     }
 
+    /// What each column holds, with the field's name.
+    pub(super) fn columns(&self) -> impl Iterator<Item = (Holds, &str)> {
+        self.columns.iter().copied().zip(self.names.iter().map(|name| &**name))
+    }
+
+    /// Whether a field has a column.
+    pub(super) fn has(&self, field: &str) -> bool {
+        self.by_name.contains_key(field)
+    }
+
+    /// Whether a field has a column of JSON texts.
+    pub(super) fn is_json(&self, field: &str) -> bool {
+        let column = self.by_name.get(field).and_then(|at| self.columns.get(*at));
+        column == Some(&Holds::Field(Kind::Json))
+    }
+
+    /// Whether a field without a column ought to have one.
+    pub(super) fn takes(&self, field: &str) -> bool {
+        takes(self.fields, self.limits, field)
+    }
+
     /// Appends `document` as a row that `op` left.
     ///
     /// # Errors
@@ -172,7 +193,7 @@ impl Layout {
                 _ => self.by_name.get(element.name).copied(),
             };
             let Some(at) = known else {
-                if !element.is_null() && takes(self.fields, self.limits, element.name) {
+                if !element.is_null() && self.takes(element.name) {
                     return Err(Misfit::Shape);
                 }
                 continue;
@@ -192,7 +213,7 @@ impl Layout {
     }
 
     /// A document that can't be kept, however its table looks.
-    fn malformed(&self, document: &[u8], malformed: Malformed) -> Misfit {
+    pub(super) fn malformed(&self, document: &[u8], malformed: Malformed) -> Misfit {
         let id = find(document, ID.0).ok().flatten();
         let id = id.and_then(|id| Some(IdKind::Any.text(&id).ok()?.into_owned()));
         let id = id.as_deref().unwrap_or("that can't be read");

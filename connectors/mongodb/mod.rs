@@ -2,7 +2,8 @@
 //!
 //! [`connection`] speaks to the server through the official driver and hands on bytes, which
 //! [`element`] walks. `pump` reads the change stream, [`decode`] understands its events, and
-//! [`layout`] makes rows of documents, for [`stream`] and [`snapshot`] alike. What a row looks like
+//! [`layout`] makes rows of documents, for [`stream`] and [`snapshot`] alike, and [`update`] of what an
+//! update says that it changed. What a row looks like
 //! is learned by [`shape`] from [`values`], [`identity`] says what is one document, [`json`] writes
 //! whole ones, [`names`] names columns.
 
@@ -32,6 +33,7 @@ mod server_tests;
 pub mod shape;
 pub mod snapshot;
 pub mod stream;
+pub mod update;
 pub mod values;
 
 use connection::Server;
@@ -137,7 +139,8 @@ impl crate::source::Source for Mongodb {
             (None, false) => Position::at(server.majority().await?),
         };
         self.oldest = Some(oldest.clone());
-        Ok(Established { oldest, identity: server.set })
+        // What a majority has is never lost, and a member that knows less than it has is no gap.
+        Ok(Established { oldest, newest: None, identity: server.set, continues: false })
     }
 
     async fn stream(

@@ -9,10 +9,11 @@
 //! source starts over.
 //!
 //! An update carries its document only where the collection keeps post-images
-//! (`changeStreamPreAndPostImages`). Otherwise the task looks documents up, all of a reply at a time,
-//! by reads that see at least the events they are for. Such a document may be newer than its event:
-//! later events bring it again, so the table converges to the collection, but between two positions
-//! it may be ahead. A document that is not found is gone by a change that follows.
+//! (`changeStreamPreAndPostImages`), and otherwise what changed. Where the server does not tell that
+//! without doubt (before MongoDB 6.1) the task looks documents up, all of a reply at a time, by reads
+//! that see at least the events they are for. Such a document may be newer than its event: later
+//! events bring it again, so the table converges to the collection, but between two positions it may
+//! be ahead. A document that is not found is gone by a change that follows.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -73,6 +74,9 @@ impl Opening {
         }
         if self.namespaces.database.is_none() {
             stream.insert("allChangesForCluster", true);
+        }
+        if server.has_clear_paths() {
+            stream.insert("showExpandedEvents", true);
         }
         let mut pipeline = vec![Bson::from(doc! { "$changeStream": stream })];
         pipeline.extend(self.namespaces.stage.clone().map(Bson::from));
@@ -262,7 +266,10 @@ impl Pump {
         for bytes in reply.documents() {
             events.extend(self.whole(bytes)?);
         }
-        let mut found = self.documents.look_up(&events).await?;
+        let mut found = match self.documents.server.has_clear_paths() {
+            true => HashMap::new(),
+            false => self.documents.look_up(&events).await?,
+        };
         let mut messages = Messages::new();
         for (at, bytes) in events.into_iter().enumerate() {
             let parts = Parts::of(&bytes).map_err(malformed)?;
@@ -312,7 +319,7 @@ pub struct Documents {
 
 impl Documents {
     /// Looks up the documents of updates that came without; by the number of the event.
-    async fn look_up(&self, events: &[Bytes]) -> Result<HashMap<usize, Found>> {
+    pub(super) async fn look_up(&self, events: &[Bytes]) -> Result<HashMap<usize, Found>> {
         let mut wanted: BTreeMap<TableId, Vec<(usize, Bson, Vec<u8>)>> = BTreeMap::new();
         let mut since = Time::default();
         for (at, bytes) in events.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! The log: a task that reads the change stream ([`pump`](super::pump)), and the [`Stream`] that
 //! decodes what it has read.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -65,22 +66,22 @@ impl Stream {
     /// table looks like then.
     fn grow(&self, table: &TableId, document: &[u8]) -> Result<Resolved> {
         let lost = |why: String| Ok(Resolved::Lost(table.clone(), why));
-        let mut documents = vec![document];
+        let mut documents: Vec<Cow<'_, [u8]>> = Vec::new();
         for message in &self.messages {
             let Message::Event(event) = message else { continue };
             // A malformed event is told when its turn comes.
             let Ok(parts) = Parts::of(&event.bytes) else { continue };
             if parts.namespace == (&table.schema, &table.name) {
-                documents.extend(parts.document);
+                documents.extend(parts.sample());
             }
         }
         // The first one is sound, or decoding had stopped the table; the others have their turn.
-        let first = self.shapes.learn(table, documents.drain(..1));
+        let first = self.shapes.learn(table, [document]);
         if let Err(malformed) = first {
             return lost(format!("a document can't be read: {malformed}"));
         }
         for document in documents {
-            let _ = self.shapes.learn(table, [document]);
+            let _ = self.shapes.learn(table, [&document[..]]);
         }
         let schema = Arc::new(self.shapes.schema(table));
         match self.decoder.schema(table) == Some(&schema) {

@@ -43,7 +43,7 @@ impl Findings {
     }
 
     async fn settings(&mut self, connection: &mut Connection) -> Result<()> {
-        const NAMES: &str = "'binlog_row_image', 'binlog_row_metadata', 'binlog_row_value_options', \
+        const NAMES: &str = "'binlog_row_image', 'binlog_row_metadata', \
             'binlog_expire_logs_seconds', 'expire_logs_days', 'log_slave_updates', \
             'log_replica_updates', 'server_id', 'gtid_strict_mode'";
         let sql = format!("SHOW GLOBAL VARIABLES WHERE Variable_name IN ({NAMES})");
@@ -63,12 +63,6 @@ impl Findings {
         };
         if facts.get("server_id") == Some("0") {
             self.fatal("server_id is 0: the server refuses replicas", "SET GLOBAL server_id = 1");
-        }
-        if facts.get("binlog_row_value_options").is_some_and(|value| !value.is_empty()) {
-            self.fatal(
-                "binlog_row_value_options is PARTIAL_JSON: updates of JSON are not in the log whole",
-                "SET GLOBAL binlog_row_value_options = ''",
-            );
         }
         if facts.get("binlog_row_image").is_some_and(|_| !is("binlog_row_image", "FULL")) {
             let image = facts.get("binlog_row_image").unwrap_or_default();
@@ -222,7 +216,6 @@ mod tests {
             ("server_id", "7"),
             ("binlog_row_image", "FULL"),
             ("binlog_row_metadata", "FULL"),
-            ("binlog_row_value_options", ""),
             ("binlog_expire_logs_seconds", "2592000"),
             ("gtid_strict_mode", "ON"),
             ("log_slave_updates", "ON"),
@@ -236,13 +229,12 @@ mod tests {
             ("server_id", "0"),
             ("binlog_row_image", "MINIMAL"),
             ("binlog_row_metadata", "NO_LOG"),
-            ("binlog_row_value_options", "PARTIAL_JSON"),
             ("binlog_expire_logs_seconds", "60"),
             ("gtid_strict_mode", "OFF"),
             ("log_slave_updates", "OFF"),
         ];
         let fatal: Vec<_> = judge(&bad).into_iter().map(|(fatal, _)| fatal).collect();
-        assert_eq!(fatal, [true, true, false, false, false, false, false]);
+        assert_eq!(fatal, [true, false, false, false, false, false]);
     }
 
     #[test]

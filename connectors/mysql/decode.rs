@@ -7,23 +7,27 @@
 //!
 //! An image of a row may leave columns out (`binlog_row_image`): what an update leaves out of the
 //! row afterwards it has not changed, and what an insert leaves out has its default, which the lake
-//! reads again from the source (S5).
+//! reads again from the source (S5). Of a JSON value it may have what changed
+//! (`binlog_row_value_options = PARTIAL_JSON`): that is applied to the value before where the image of
+//! the row before has it, and is a [patch](crate::patch) of the lake's otherwise.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use super::charset::Charsets;
-use super::event::{Deed, Event, Query, Rows, Said, TableMap, Unit};
+use super::event::{Event, Query, Rows, Said, TableMap, Unit, kind};
 use super::image::Logged;
 use super::position::{Gtid, Place};
 use super::statement::{self, Action, Effect};
 use super::values::Field;
+use super::xa::{Held, Prepared, Xid};
 use crate::error::{Error, Result};
 use crate::schema::{TableId, TableSchema};
-use crate::source::{Decoded, Sink};
+use crate::source::{Decoded, Position, Sink};
 
 mod rows;
 #[cfg(test)]
@@ -103,6 +107,10 @@ struct Open {
     unit: Unit,
     /// The tables it has changed.
     touched: Vec<TableId>,
+    /// Whether it had been read before: only what is prepared in it counts.
+    known: bool,
+    /// What has come of it while it is being prepared.
+    held: Option<Held>,
 }
 
 /// Decodes the log of one connection.
@@ -117,6 +125,12 @@ pub struct Decoder {
     question: Option<Question>,
     /// The question about the message that comes next has been answered.
     answered: bool,
+    /// Distributed transactions whose outcome is not known.
+    prepared: Prepared,
+    /// Events that come before all others: those of a prepared transaction that is committed.
+    replay: Vec<Event>,
+    /// Why what the tables need next is not in the log, if so.
+    lost: Option<String>,
 }
 
 impl Decoder {
@@ -131,6 +145,9 @@ impl Decoder {
             open: None,
             question: None,
             answered: false,
+            prepared: Prepared::default(),
+            replay: Vec::new(),
+            lost: None,
         };
         tables.into_iter().for_each(|known| decoder.set(known));
         decoder
@@ -143,7 +160,14 @@ impl Decoder {
     pub fn decode<S: Sink<Place>>(&mut self, event: &Event, sink: &mut S) -> Result<Decoded> {
         let answered = std::mem::take(&mut self.answered);
         self.question = None;
-        match event.read()? {
+        if let Some(why) = self.lost.take_if(|_| !self.tables.is_empty()) {
+            return Ok(self.ask(Question::Everything(why)));
+        }
+        let said = event.read()?;
+        if matches!(said, Said::Rows(_) | Said::TableMap(_)) && self.is_held(event, &said) {
+            return Ok(Decoded::Done);
+        }
+        match said {
             Said::Rows(rows) => self.rows(&rows, sink)?,
             Said::TableMap(map) => return Ok(self.map(map, answered, sink)),
             Said::Begin(gtid, unit) => {
@@ -153,16 +177,14 @@ impl Decoder {
             Said::Commit => self.end(event, sink),
             Said::Query(query) => {
                 let effect = self.effect(&query);
-                return Ok(self.statement(event, effect, answered, sink));
+                return Ok(match effect {
+                    Effect::CommitPrepared | Effect::RollbackPrepared => {
+                        self.outcome(event, &query, effect, answered, sink)
+                    }
+                    effect => self.statement(event, effect, answered, sink),
+                });
             }
-            Said::Prepare => {
-                self.undone(
-                    "it was changed by a distributed (XA) transaction, whose outcome is in \
-                             another place of the log",
-                    sink,
-                );
-                self.end(event, sink);
-            }
+            Said::Prepare { xid, one_phase } => self.prepare(event, xid, one_phase, sink),
             Said::Incident if !answered => {
                 let why = "the server lost a part of its log (an incident event)";
                 return Ok(self.ask(Question::Everything(why.to_owned())));
@@ -239,14 +261,111 @@ impl Decoder {
         Decoded::Unresolved
     }
 
+    /// Says that the log has lost what the tables need next, for this reason.
+    pub fn lose(&mut self, why: String) {
+        self.lost = Some(why);
+    }
+
+    /// Events that have to be decoded next, in order.
+    pub fn take_replay(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.replay)
+    }
+
     fn begin<S: Sink<Place>>(&mut self, gtid: Gtid, unit: Unit, sink: &mut S) {
-        sink.begin(gtid.clone());
-        self.open = Some(Open { gtid, unit, touched: Vec::new() });
+        let known = self.position.contains(&gtid);
+        if !known {
+            sink.begin(gtid.clone());
+        }
+        self.open = Some(Open { gtid, unit, touched: Vec::new(), known, held: None });
+        if unit == Unit::Prepared {
+            self.hold();
+        }
+    }
+
+    /// The open transaction is being prepared: what comes of it is held.
+    fn hold(&mut self) {
+        if let Some(open) = self.open.as_mut() {
+            let before = if open.known { self.position.resume() } else { &self.position.read };
+            open.unit = Unit::Prepared;
+            open.held.get_or_insert_with(|| Held::new(before.clone()));
+        }
+    }
+
+    /// Whether rows are none of the sink's business now: held, or read before.
+    fn is_held(&mut self, event: &Event, said: &Said<'_>) -> bool {
+        let Some(open) = self.open.as_mut() else { return false };
+        if let Some(held) = open.held.as_mut() {
+            self.prepared.keep(held, event, said);
+            return true;
+        }
+        open.known
+    }
+
+    /// The open transaction has been prepared.
+    fn prepare<S: Sink<Place>>(&mut self, event: &Event, xid: Xid, one_phase: bool, sink: &mut S) {
+        let held = self.open.as_mut().and_then(|open| open.held.take());
+        match held {
+            Some(held) if one_phase => self.commit_held(event, held, sink),
+            Some(held) => {
+                self.prepared.add(xid, held);
+                self.end(event, sink);
+            }
+            None => self.end(event, sink),
+        }
+    }
+
+    /// A prepared transaction is committed or undone.
+    fn outcome<S: Sink<Place>>(
+        &mut self,
+        event: &Event,
+        query: &Query<'_>,
+        effect: Effect,
+        answered: bool,
+        sink: &mut S,
+    ) -> Decoded {
+        let xid = std::str::from_utf8(query.text).ok().and_then(Xid::of_statement);
+        let known = self.open.as_ref().is_none_or(|open| open.known);
+        match xid.and_then(|xid| self.prepared.take(&xid)) {
+            Some(held) if effect == Effect::CommitPrepared && !known => {
+                self.commit_held(event, held, sink);
+                return Decoded::Done;
+            }
+            None if effect == Effect::CommitPrepared && !known && !answered => {
+                let why = "a distributed (XA) transaction was committed that had been prepared \
+                           before its log was followed";
+                if !self.tables.is_empty() {
+                    return self.ask(Question::Everything(why.to_owned()));
+                }
+            }
+            _ => {}
+        }
+        self.end(event, sink);
+        Decoded::Done
+    }
+
+    /// What was held comes next, as a part of the open transaction, and then its end.
+    fn commit_held<S: Sink<Place>>(&mut self, event: &Event, held: Held, sink: &mut S) {
+        let Some(open) = self.open.as_mut().filter(|open| !open.known) else {
+            return self.end(event, sink);
+        };
+        if let Some(why) = held.spoilt {
+            open.touched = held.tables;
+            self.undone(why, sink);
+            return self.end(event, sink);
+        }
+        open.unit = Unit::Open;
+        self.replay = held.events;
+        self.replay.push(Event { kind: kind::XID, body: Bytes::new(), ..event.clone() });
     }
 
     /// The transaction ends with `event`.
     fn end<S: Sink<Place>>(&mut self, event: &Event, sink: &mut S) {
         if let Some(open) = self.open.take() {
+            // Until all that was known has been read again, what is prepared in it is not all held.
+            if open.known {
+                return;
+            }
+            self.position.since = self.prepared.since();
             self.position.insert(&open.gtid);
             sink.commit(self.position.clone(), i64::from(event.seconds) * 1_000_000);
         }
@@ -296,14 +415,20 @@ impl Decoder {
         sink: &mut S,
     ) -> Decoded {
         let Some(open) = self.open.as_mut() else { return Decoded::Done };
-        let inside = open.unit == Unit::Open;
+        let inside = matches!(open.unit, Unit::Open | Unit::Prepared);
         match effect {
             Effect::Begin | Effect::CreateWithRows => {
                 open.unit = Unit::Open;
                 return Decoded::Done;
             }
             Effect::BeginPrepared => {
-                open.unit = Unit::Prepared;
+                self.hold();
+                return Decoded::Done;
+            }
+            effect if open.known => {
+                if !inside || matches!(effect, Effect::Commit | Effect::Rollback) {
+                    self.end(event, sink);
+                }
                 return Decoded::Done;
             }
             Effect::Commit => {
@@ -314,6 +439,10 @@ impl Decoder {
                 self.undone("a transaction that changed it was rolled back in the log", sink);
                 self.end(event, sink);
                 return Decoded::Done;
+            }
+            Effect::RollbackTo if open.held.is_some() => {
+                let why = "a part of a distributed (XA) transaction was rolled back in the log";
+                open.held.iter_mut().for_each(|held| held.spoil(why));
             }
             Effect::RollbackTo => {
                 self.undone("a part of a transaction was rolled back in the log", sink);
@@ -408,22 +537,10 @@ impl Decoder {
         if open.touched.last() != Some(id) && !open.touched.contains(id) {
             open.touched.push(id.clone());
         }
-        let fault = match (rows.deed, open.unit) {
+        let fault = match sink.rows(&known.schema) {
             _ if rows.columns != mapped.columns.len() => Err(Fault::Malformed),
-            (_, Unit::Prepared) => Err(Fault::Stop(
-                "it was changed by a distributed (XA) transaction, whose outcome is in another \
-                 place of the log; start again when it has ended"
-                    .to_owned(),
-            )),
-            (Deed::PartialUpdate, _) => Err(Fault::Stop(
-                "the log holds only what changed inside of its JSON; \
-                 SET GLOBAL binlog_row_value_options = '', and start again"
-                    .to_owned(),
-            )),
-            _ => match sink.rows(&known.schema) {
-                Some(builder) => append(known, &mapped.columns, rows, builder),
-                None => Ok(()),
-            },
+            Some(builder) => append(known, &mapped.columns, rows, builder),
+            None => Ok(()),
         };
         match fault {
             Ok(()) => Ok(()),

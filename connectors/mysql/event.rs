@@ -9,6 +9,7 @@ use super::gtid::Origin;
 use super::image::Logged;
 use super::input::Input;
 use super::position::Gtid;
+use super::xa::Xid;
 use crate::error::{Error, Result};
 use crate::schema::TableId;
 
@@ -141,7 +142,10 @@ impl Event {
             kind::GTID_TAGGED => Said::Begin(tagged(body).ok_or_else(malformed)?, Unit::Unknown),
             kind::MARIA_GTID => maria_gtid(self.server, body).ok_or_else(malformed)?,
             kind::ANONYMOUS_GTID => Said::Anonymous,
-            kind::XA_PREPARE => Said::Prepare,
+            kind::XA_PREPARE => {
+                let (one_phase, xid) = Xid::of_event(body).ok_or_else(malformed)?;
+                Said::Prepare { xid, one_phase }
+            }
             kind::INCIDENT => Said::Incident,
             kind::FORMAT_DESCRIPTION => Said::Format,
             kind::HEARTBEAT | kind::HEARTBEAT_V2 => Said::Alive,
@@ -173,7 +177,12 @@ pub enum Said<'a> {
     /// The transaction ends, committed.
     Commit,
     /// The transaction ends, and whether it is committed is said later (XA).
-    Prepare,
+    Prepare {
+        /// Its name.
+        xid: Xid,
+        /// Whether it is committed with that.
+        one_phase: bool,
+    },
     /// The server lost a part of its log.
     Incident,
     /// The server begins to send another file: table numbers mean nothing any more.

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use super::image::{code, decimal_text_of, unpacked, unpacked_time};
 use super::input::Input;
 use super::values::Misfit;
+use crate::patch::{Edit, Patch, Style};
 
 /// The server refuses documents that are nested deeper.
 const DEEPEST: usize = 100;
@@ -23,6 +24,67 @@ pub fn text(document: &[u8]) -> Result<String, Misfit> {
         Some((kind, body)) => put(*kind, body, 0, &mut out)?,
     }
     Ok(out)
+}
+
+/// What changed in a document, as a patch of its text (MySQL source documentation, `json_diff.h`): for
+/// each change an operation, a path after its length, and but for a removal a value after its length.
+///
+/// # Errors
+/// As [`text`].
+pub fn patch(changes: &[u8]) -> Result<String, Misfit> {
+    let mut patch = Patch::new(Style::Spaced);
+    let mut input = Input(changes);
+    while let Some(operation) = input.u8() {
+        let edit = match operation {
+            0 => Edit::Replace,
+            1 => Edit::Insert,
+            2 => Edit::Remove,
+            _ => return Err(Misfit::Form),
+        };
+        let path = input.counted().and_then(|path| std::str::from_utf8(path).ok());
+        let path = path.and_then(steps).ok_or(Misfit::Form)?;
+        let value = match edit {
+            Edit::Remove => None,
+            _ => Some(text(input.counted().ok_or(Misfit::Form)?)?),
+        };
+        patch.edit(edit, &path, value.as_deref());
+    }
+    Ok(patch.finish())
+}
+
+/// A path as a patch has it: `.a."b c"[2]`, with or without its `$`.
+fn steps(path: &str) -> Option<String> {
+    let mut rest = path.strip_prefix('$').unwrap_or(path);
+    let mut out = String::from("[");
+    while let Some(first) = rest.chars().next() {
+        out.push_str(if out.len() == 1 { "" } else { "," });
+        rest = rest.get(1..)?;
+        if first == '[' {
+            let (item, after) = rest.split_once(']')?;
+            out.push_str(&item.parse::<u32>().ok()?.to_string());
+            rest = after;
+            continue;
+        }
+        if first != '.' {
+            return None;
+        }
+        let name = match rest.starts_with('"') {
+            true => {
+                let mut names = serde_json::Deserializer::from_str(rest).into_iter::<String>();
+                let name = names.next()?.ok()?;
+                rest = rest.get(names.byte_offset()..)?;
+                name
+            }
+            false => {
+                let (name, after) = rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len()));
+                rest = after;
+                name.to_owned()
+            }
+        };
+        put_string(&name, &mut out);
+    }
+    out.push(']');
+    Some(out)
 }
 
 fn put(kind: u8, body: &[u8], depth: usize, out: &mut String) -> Result<(), Misfit> {
@@ -248,6 +310,27 @@ mod tests {
     }
 
     #[test]
+    fn changes_become_a_patch() {
+        let changes = [
+            &[0, 2][..],
+            b".a",
+            &[3, 5, 7, 0],
+            &[1, 10],
+            b".\"b c\"[12]",
+            &[3, 12, 1, b'x'],
+            &[2, 6],
+            b"$[0].d",
+        ];
+        let wanted =
+            r#"["spaced",["replace",["a"],7],["insert",["b c",12],"x"],["remove",[0,"d"]]]"#;
+        assert_eq!(patch(&changes.concat()).as_deref(), Ok(wanted));
+        for broken in [&b"\x03\x01$"[..], b"\x02\x09$", b"\x02\x02$x", b"\x00\x01$", b"\x02\x02.\""]
+        {
+            assert_eq!(patch(broken), Err(Misfit::Form), "{broken:?}");
+        }
+    }
+
+    #[test]
     fn an_array_that_holds_itself_is_refused() {
         assert_eq!(text(b"\x02\x01\x00\x07\x00\x02\x00\x00"), Err(Misfit::Form));
     }
@@ -258,6 +341,7 @@ mod tests {
             let mut document = vec![kind];
             document.extend(bytes);
             let _ = text(&document);
+            let _ = patch(document.get(1..).unwrap_or_default());
         }
     }
 }

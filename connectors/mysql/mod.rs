@@ -41,6 +41,7 @@ pub mod stream;
 pub mod types;
 pub mod values;
 mod view;
+mod xa;
 
 use connection::{Connection, Flavor};
 use position::{Place, Visible};
@@ -229,9 +230,9 @@ impl crate::source::Source for MySql {
         // What the lake doesn't know it doesn't need from before.
         let oldest = match known.as_deref() == Some(identity.as_str()) {
             true => purged(control).await?,
-            false => now,
+            false => now.clone(),
         };
-        Ok(Established { oldest, identity })
+        Ok(Established { oldest, newest: Some(now), identity, continues: false })
     }
 
     async fn stream(
@@ -242,6 +243,8 @@ impl crate::source::Source for MySql {
         let shared = self.shared.clone();
         let control = self.control().await?;
         let now = view::high(control).await?;
+        // Where no table needs what is past, reading begins at the present.
+        let from = if tables.is_empty() { &now } else { from };
         if !now.covers(from) {
             return Err(Error::gap("the server's log ends before what the lake holds")
                 .with("log", &now)
@@ -249,8 +252,18 @@ impl crate::source::Source for MySql {
                 .remedy("it lost changes in a fail-over or restore: the tables are read again"));
         }
         shared.learn_all(control, tables).await?;
-        let dump = replication::dump(&self.server, &self.identity, from).await?;
-        stream::Stream::new(dump, from.clone(), tables, self.server.clone(), shared)
+        let mut from = from.clone();
+        let mut lost = None;
+        if from.since.is_some() && !from.resume().covers(&purged(control).await?.read) {
+            lost = Some(
+                "gap: the log no longer holds the rows of a distributed (XA) transaction whose \
+                 outcome is open"
+                    .to_owned(),
+            );
+            from.since = None;
+        }
+        let dump = replication::dump(&self.server, &self.identity, &from).await?;
+        stream::Stream::new(dump, from, tables, self.server.clone(), shared, lost)
     }
 
     async fn reader(&mut self, chunk_bytes: usize) -> Result<snapshot::Reader> {

@@ -8,14 +8,24 @@ use super::connection::Flavor;
 use super::gtid::{Domains, Gtids, Origin, parse_uuid};
 use crate::source::{Position, View};
 
-/// The transactions that have been read: a place in the log of any server that has the same ones.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub enum Place {
+/// Transactions: a place in the log of any server that has the same ones.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Set {
     /// MySQL's.
     MySql(Gtids),
     /// MariaDB's.
     MariaDb(Domains),
+}
+
+/// The transactions that have been read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Place {
+    /// Which.
+    pub read: Set,
+    /// From where on the log has to be read again, while it holds rows of distributed (XA)
+    /// transactions whose outcome follows ([`xa`](super::xa)).
+    pub since: Option<Set>,
 }
 
 /// What the log calls one transaction.
@@ -35,87 +45,151 @@ pub enum Gtid {
     },
 }
 
-impl Place {
+impl Set {
     /// Reads what a server of `flavor` says.
     pub fn parse(flavor: Flavor, text: &str) -> Option<Self> {
         match flavor {
-            Flavor::MySql => Gtids::parse(text).map(Place::MySql),
-            Flavor::MariaDb => Domains::parse(text).map(Place::MariaDb),
+            Flavor::MySql => Gtids::parse(text).map(Set::MySql),
+            Flavor::MariaDb => Domains::parse(text).map(Set::MariaDb),
         }
     }
 
-    /// Nothing read yet.
-    pub fn empty(flavor: Flavor) -> Self {
+    fn empty(flavor: Flavor) -> Self {
         match flavor {
-            Flavor::MySql => Place::MySql(Gtids::default()),
-            Flavor::MariaDb => Place::MariaDb(Domains::default()),
+            Flavor::MySql => Set::MySql(Gtids::default()),
+            Flavor::MariaDb => Set::MariaDb(Domains::default()),
         }
     }
 
     /// Which kind of server's it is.
     pub fn flavor(&self) -> Flavor {
         match self {
-            Place::MySql(_) => Flavor::MySql,
-            Place::MariaDb(_) => Flavor::MariaDb,
+            Set::MySql(_) => Flavor::MySql,
+            Set::MariaDb(_) => Flavor::MariaDb,
         }
     }
 
-    /// Adds one transaction.
-    pub fn insert(&mut self, gtid: &Gtid) {
+    fn insert(&mut self, gtid: &Gtid) {
         match (self, gtid) {
-            (Place::MySql(set), Gtid::MySql(origin, number)) => set.insert(origin, *number),
-            (Place::MariaDb(set), Gtid::MariaDb { domain, server, number }) => {
+            (Set::MySql(set), Gtid::MySql(origin, number)) => set.insert(origin, *number),
+            (Set::MariaDb(set), Gtid::MariaDb { domain, server, number }) => {
                 set.insert(*domain, *server, *number);
             }
             _ => {}
         }
     }
-}
-
-/// Positions of two kinds of servers have nothing in common: none covers the other.
-impl Position for Place {
-    type Transaction = Gtid;
 
     fn contains(&self, gtid: &Gtid) -> bool {
         match (self, gtid) {
-            (Place::MySql(set), Gtid::MySql(origin, number)) => set.contains(origin, *number),
-            (Place::MariaDb(set), Gtid::MariaDb { domain, number, .. }) => {
+            (Set::MySql(set), Gtid::MySql(origin, number)) => set.contains(origin, *number),
+            (Set::MariaDb(set), Gtid::MariaDb { domain, number, .. }) => {
                 set.contains(*domain, *number)
             }
             _ => false,
         }
     }
 
-    fn covers(&self, other: &Self) -> bool {
+    /// Whether everything that `other` contains is in it. Sets of two kinds of servers have nothing
+    /// in common: none covers the other.
+    pub fn covers(&self, other: &Self) -> bool {
         match (self, other) {
-            (Place::MySql(mine), Place::MySql(theirs)) => mine.covers(theirs),
-            (Place::MariaDb(mine), Place::MariaDb(theirs)) => mine.covers(theirs),
+            (Set::MySql(mine), Set::MySql(theirs)) => mine.covers(theirs),
+            (Set::MariaDb(mine), Set::MariaDb(theirs)) => mine.covers(theirs),
             _ => false,
         }
     }
 
-    fn meet(&self, other: &Self) -> Self {
+    /// What both contain.
+    #[must_use]
+    pub fn meet(&self, other: &Self) -> Self {
         match (self, other) {
-            (Place::MySql(mine), Place::MySql(theirs)) => Place::MySql(mine.meet(theirs)),
-            (Place::MariaDb(mine), Place::MariaDb(theirs)) => Place::MariaDb(mine.meet(theirs)),
-            _ => Place::empty(self.flavor()),
+            (Set::MySql(mine), Set::MySql(theirs)) => Set::MySql(mine.meet(theirs)),
+            (Set::MariaDb(mine), Set::MariaDb(theirs)) => Set::MariaDb(mine.meet(theirs)),
+            _ => Set::empty(self.flavor()),
         }
     }
 
     fn join(&self, other: &Self) -> Self {
         match (self, other) {
-            (Place::MySql(mine), Place::MySql(theirs)) => Place::MySql(mine.join(theirs)),
-            (Place::MariaDb(mine), Place::MariaDb(theirs)) => Place::MariaDb(mine.join(theirs)),
+            (Set::MySql(mine), Set::MySql(theirs)) => Set::MySql(mine.join(theirs)),
+            (Set::MariaDb(mine), Set::MariaDb(theirs)) => Set::MariaDb(mine.join(theirs)),
             _ => self.clone(),
         }
     }
 }
 
-impl fmt::Display for Place {
+impl Place {
+    /// Reads what a server of `flavor` says.
+    pub fn parse(flavor: Flavor, text: &str) -> Option<Self> {
+        Set::parse(flavor, text).map(Self::from)
+    }
+
+    /// Which kind of server's it is.
+    pub fn flavor(&self) -> Flavor {
+        self.read.flavor()
+    }
+
+    /// Adds one transaction.
+    pub fn insert(&mut self, gtid: &Gtid) {
+        self.read.insert(gtid);
+    }
+
+    /// What the log is asked for: everything that this does not contain.
+    pub fn resume(&self) -> &Set {
+        self.since.as_ref().unwrap_or(&self.read)
+    }
+
+    /// From where on both have to be read again.
+    fn since_both(&self, other: &Self) -> Option<Set> {
+        let any = self.since.is_some() || other.since.is_some();
+        any.then(|| self.resume().meet(other.resume()))
+    }
+}
+
+impl From<Set> for Place {
+    fn from(read: Set) -> Self {
+        Self { read, since: None }
+    }
+}
+
+impl Position for Place {
+    type Transaction = Gtid;
+
+    fn contains(&self, gtid: &Gtid) -> bool {
+        self.read.contains(gtid)
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        self.read.covers(&other.read)
+    }
+
+    fn meet(&self, other: &Self) -> Self {
+        Self { read: self.read.meet(&other.read), since: self.since_both(other) }
+    }
+
+    fn join(&self, other: &Self) -> Self {
+        Self { read: self.read.join(&other.read), since: self.since_both(other) }
+    }
+}
+
+impl fmt::Display for Set {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::MySql(set) => write!(f, "mysql:{set}"),
-            Place::MariaDb(set) => write!(f, "mariadb:{set}"),
+            Set::MySql(set) => write!(f, "mysql:{set}"),
+            Set::MariaDb(set) => write!(f, "mariadb:{set}"),
+        }
+    }
+}
+
+/// What stands between the two parts of a position.
+const SINCE: &str = " since ";
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.read)?;
+        match &self.since {
+            Some(since) => write!(f, "{SINCE}{since}"),
+            None => Ok(()),
         }
     }
 }
@@ -126,16 +200,23 @@ impl From<Place> for String {
     }
 }
 
+fn set(text: &str) -> Result<Set, String> {
+    let parsed = match text.split_once(':') {
+        Some(("mysql", set)) => Set::parse(Flavor::MySql, set),
+        Some(("mariadb", set)) => Set::parse(Flavor::MariaDb, set),
+        _ => None,
+    };
+    parsed.ok_or_else(|| format!("'{text}' is no set of GTIDs"))
+}
+
 impl TryFrom<String> for Place {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let parsed = match text.split_once(':') {
-            Some(("mysql", set)) => Self::parse(Flavor::MySql, set),
-            Some(("mariadb", set)) => Self::parse(Flavor::MariaDb, set),
-            _ => None,
-        };
-        parsed.ok_or_else(|| format!("'{text}' is no set of GTIDs"))
+        match text.split_once(SINCE) {
+            Some((read, since)) => Ok(Self { read: set(read)?, since: Some(set(since)?) }),
+            None => Ok(set(&text)?.into()),
+        }
     }
 }
 
@@ -208,7 +289,12 @@ mod tests {
 
     #[test]
     fn places_and_transactions_read_as_they_are_written() {
-        for text in [format!("mysql:{A}:1-5"), "mysql:".to_owned(), "mariadb:0-1-7".to_owned()] {
+        for text in [
+            format!("mysql:{A}:1-5"),
+            "mysql:".to_owned(),
+            "mariadb:0-1-7".to_owned(),
+            "mariadb:0-1-7 since mariadb:0-1-5".to_owned(),
+        ] {
             assert_eq!(place(&text).to_string(), text);
             let json = serde_json::to_string(&place(&text)).unwrap();
             assert_eq!(serde_json::from_str::<Place>(&json).unwrap(), place(&text));
@@ -225,6 +311,16 @@ mod tests {
         let (mysql, mariadb) = (place(&format!("mysql:{A}:1")), place("mariadb:0-1-1"));
         assert!(!mysql.covers(&mariadb) && !mariadb.covers(&mysql));
         assert_eq!(mysql.meet(&mariadb), place("mysql:"));
+    }
+
+    #[test]
+    fn what_is_prepared_is_read_again_by_whoever_resumes() {
+        let (held, done) = (place("mariadb:0-1-7 since mariadb:0-1-5"), place("mariadb:0-1-6"));
+        assert!(held.covers(&done) && !done.covers(&held));
+        assert_eq!(held.meet(&done), place("mariadb:0-1-6 since mariadb:0-1-5"));
+        assert_eq!(held.join(&done), held);
+        assert_eq!(held.resume().to_string(), "mariadb:0-1-5");
+        assert_eq!(done.resume(), &done.read);
     }
 
     #[test]

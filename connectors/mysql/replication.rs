@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::connection::{Connection, Flavor, literal};
 use super::event::Checksums;
 use super::gtid::Gtids;
-use super::position::Place;
+use super::position::{Place, Set};
 use super::server::Server;
 use crate::error::{Error, Result};
 
@@ -76,9 +76,9 @@ pub async fn dump(server: &Server, identity: &Identity, from: &Place) -> Result<
     // While the lake is slow nothing is read, and the server has to put up with it.
     connection.run(doing, "SET SESSION net_write_timeout = 31536000").await?;
     register(&mut connection, server, identity).await?;
-    let request = match from {
-        Place::MySql(set) => by_gtid(identity, set),
-        Place::MariaDb(set) => {
+    let request = match from.resume() {
+        Set::MySql(set) => by_gtid(identity, set),
+        Set::MariaDb(set) => {
             // 4: it understands GTIDs, and gets them instead of BEGIN.
             let state = format!(
                 "SET @mariadb_slave_capability = 4, @slave_connect_state = {}, \

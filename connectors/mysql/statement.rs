@@ -22,6 +22,8 @@ pub enum Effect {
     BeginPrepared,
     /// A transaction that was prepared is committed.
     CommitPrepared,
+    /// A transaction that was prepared is undone.
+    RollbackPrepared,
     /// Nothing to tables or their rows.
     Nothing,
     /// All rows of a table are gone.
@@ -169,6 +171,7 @@ impl Reader<'_> {
             return match () {
                 () if self.takes(&["START"]) || self.takes(&["BEGIN"]) => Effect::BeginPrepared,
                 () if self.takes(&["COMMIT"]) => Effect::CommitPrepared,
+                () if self.takes(&["ROLLBACK"]) => Effect::RollbackPrepared,
                 () => Effect::Nothing,
             };
         }

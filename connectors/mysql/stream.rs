@@ -48,7 +48,8 @@ impl Drop for Stream {
 }
 
 impl Stream {
-    /// Reads on from `from` over a connection that has been told to send the log.
+    /// Reads on from `from` over a connection that has been told to send the log. `lost` says why
+    /// the log lacks what the tables need, if so.
     ///
     /// # Errors
     /// When a table was not written by this connector.
@@ -58,16 +59,21 @@ impl Stream {
         tables: &[Arc<TableSchema>],
         server: Server,
         shared: Arc<Shared>,
+        lost: Option<String>,
     ) -> Result<Self> {
         let charsets = shared.charsets();
         let known = tables.iter().map(|schema| Known::new(schema.clone(), &charsets));
         let known = known.collect::<Result<Vec<_>>>()?;
         let (sender, queue) = mpsc::unbounded_channel();
+        let mut decoder = Decoder::new(from, known);
+        if let Some(why) = lost {
+            decoder.lose(why);
+        }
         Ok(Self {
             batch: Batch { events: VecDeque::new(), room: None },
             queue,
             task: tokio::spawn(Pump::new(dump, sender).run()),
-            decoder: Decoder::new(from, known),
+            decoder,
             unset: None,
             server,
             shared,
@@ -95,6 +101,9 @@ impl crate::source::Stream for Stream {
 
     fn decode<S: Sink<Place>>(&mut self, event: &Event, sink: &mut S) -> Result<Decoded> {
         let decoded = self.decoder.decode(event, sink)?;
+        for event in self.decoder.take_replay().into_iter().rev() {
+            self.batch.events.push_front(event);
+        }
         match self.unset.take_if(|_| decoded == Decoded::Done) {
             Some(error) => Err(error),
             None => Ok(decoded),

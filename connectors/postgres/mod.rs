@@ -34,6 +34,7 @@ mod slot;
 pub mod snapshot;
 mod storage;
 pub mod stream;
+mod timeline;
 mod types;
 mod values;
 
@@ -205,6 +206,19 @@ impl Control {
         Ok(end.without_page_header())
     }
 
+    /// The timeline that the server writes, and up to where its log is durable.
+    async fn end(&self) -> Result<(u32, Lsn)> {
+        let doing = "asking for the end of the log";
+        let sql = "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn())";
+        let file = self.text(doing, sql).await?;
+        let timeline = file.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        let timeline = timeline.ok_or_else(|| {
+            Error::internal("the name of a file of the log can't be read").with("file", file)
+        })?;
+        let sql = "SELECT pg_catalog.pg_current_wal_flush_lsn()::text";
+        Ok((timeline, self.text(doing, sql).await?.parse()?))
+    }
+
     /// That the log holds what is needed.
     async fn logs_enough(&self) -> Result<()> {
         let sql = "SELECT pg_catalog.current_setting('wal_level')";
@@ -261,9 +275,10 @@ impl crate::source::Source for Postgres {
             found => found?,
         };
         let database = control.text("identifying the database", IDENTITY).await?;
-        let identity = format!("{database}/{slot}/{oid}");
+        let log = format!("{database}/{slot}/{oid}");
+        let continues = known.as_ref().is_some_and(|known| timeline::log(known) == log);
         let mut found = found;
-        if found.is_some() && known.as_ref().is_some_and(|known| *known != identity) {
+        if found.is_some() && known.is_some() && !continues {
             // The server can't decode what was written before the publication was made.
             tracing::warn!(slot, "dropping a slot that is older than its publication");
             slot::drop_unused(&control.client, &slot).await?;
@@ -273,8 +288,18 @@ impl crate::source::Source for Postgres {
             slot::create(&server, &control.client, &slot, control.version).await?;
             tracing::info!(slot, "slot made");
         }
+        let (now, end) = control.end().await?;
+        let newest = match known.as_deref().and_then(timeline::of) {
+            Some(known) if continues && known != now => {
+                let common = timeline::common(&server, known, now).await?;
+                tracing::warn!(slot, known, now, common = %common, "the log is on another timeline");
+                common.min(end)
+            }
+            _ => end,
+        };
         let oldest = self.slot().await?.confirmed;
-        Ok(Established { oldest, identity })
+        let identity = format!("{log}@{now}");
+        Ok(Established { oldest, newest: Some(newest), identity, continues })
     }
 
     async fn stream(&mut self, from: &Lsn, tables: &[Arc<TableSchema>]) -> Result<stream::Stream> {

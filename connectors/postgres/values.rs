@@ -96,6 +96,7 @@ fn into_owned(value: Value<'_>) -> Value<'static> {
         Value::Timestamp(micros) => Value::Timestamp(micros),
         Value::List(items) => Value::List(items.into_iter().map(into_owned).collect()),
         Value::OwnedText(text) => Value::OwnedText(text),
+        Value::Patch(patch) => Value::Patch(Cow::Owned(patch.into_owned())),
     }
 }
 

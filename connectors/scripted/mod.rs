@@ -79,9 +79,10 @@ impl Source for Scripted {
     async fn establish(&mut self, _: &[Arc<TableSchema>]) -> Result<Established<Gtids>> {
         let connection = Connection::open(&self.server).await?;
         let (oldest, identity) = lock(&self.server).establish();
+        let newest = Some(lock(&self.server).end());
         // What was made stays made, though the answer may be lost.
         connection.wait().await?;
-        Ok(Established { oldest, identity })
+        Ok(Established { oldest, newest, identity, continues: false })
     }
 
     async fn stream(

@@ -109,6 +109,8 @@ pub struct Server {
     base: State,
     settled: usize,
     purged: Gtids,
+    /// Transactions that were lost, whose numbers nobody gets again.
+    lost: Gtids,
     /// The slot's place, once there is one.
     confirmed: Option<Gtids>,
     acknowledgements: Vec<Gtids>,
@@ -141,6 +143,7 @@ impl Server {
             base: State::default(),
             settled: 0,
             purged: Gtids::new(),
+            lost: Gtids::new(),
             confirmed: None,
             acknowledgements: Vec::new(),
             storages: 0,
@@ -188,7 +191,7 @@ impl Server {
         let mut footprint = Footprint::new();
         events.iter().for_each(|event| event.touches(&mut footprint));
         self.release(&footprint);
-        let gtid = Gtid { origin, number: self.last.next(origin) };
+        let gtid = Gtid { origin, number: self.last.join(&self.lost).next(origin) };
         self.last.insert(gtid);
         let visible_from = match visibility {
             Visibility::Now => Some(Instant::now()),
@@ -356,6 +359,23 @@ impl Server {
             }
         }
         (self.base, self.settled) = (State::default(), 0);
+        self.disconnect();
+    }
+
+    /// Fails over to a replica that lacks the last `count` transactions.
+    pub fn lose(&mut self, count: usize) {
+        let left = self.log.len().saturating_sub(count);
+        for entry in self.log.drain(left..) {
+            self.lost.insert(entry.transaction.gtid);
+        }
+        self.last = self.log.iter().map(|entry| entry.transaction.gtid).collect();
+        (self.base, self.settled) = (State::default(), 0);
+        self.end = self.replay(|_| true);
+        self.purged = self.purged.meet(&self.last);
+        self.confirmed = self.confirmed.take().map(|confirmed| confirmed.meet(&self.last));
+        for acknowledged in &mut self.acknowledgements {
+            *acknowledged = acknowledged.meet(&self.last);
+        }
         self.disconnect();
     }
 

@@ -120,8 +120,11 @@ fn push(builder: &mut crate::batch::Builder, event: &Event) -> Result<()> {
     match event {
         Event::Insert { row, .. } => builder.push(Op::Insert, None, Some(&values(row))),
         Event::Delete { schema, old } => builder.push(Op::Delete, Some(&known(schema, old)), None),
-        Event::Update { schema, old, row, unchanged } => {
+        Event::Update { schema, old, row, unchanged, patches } => {
             let mut new = values(row);
+            for (column, patch) in patches {
+                new[*column] = Value::Patch(patch.into());
+            }
             unchanged.iter().for_each(|&column| new[column] = Value::Unchanged);
             let full = schema.identity == Identity::FullRow;
             let moved = full || schema.key().iter().any(|&column| old[column] != row[column]);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::change::Value;
 use crate::error::{Error, Result};
+use crate::patch::{Edit, Patch, Style};
 use crate::schema::{Column, Compare, Identity, TableId, TableSchema, Type};
 
 /// One value.
@@ -14,7 +15,7 @@ pub enum Cell {
     Null,
     /// Of a column of [`Kind::Int`].
     Int(i64),
-    /// Of a column of [`Kind::Text`] or [`Kind::Toasted`].
+    /// Of a column of [`Kind::Text`], [`Kind::Toasted`] or [`Kind::Document`].
     Text(String),
 }
 
@@ -41,6 +42,8 @@ pub enum Kind {
     Text,
     /// Text that is not sent by an update that leaves it alone.
     Toasted,
+    /// A JSON array of which an update sends what changed, and nothing when it leaves it alone.
+    Document,
 }
 
 /// A table to be created.
@@ -84,6 +87,7 @@ pub(super) fn column(id: u32, name: &str, kind: Kind) -> Column {
         Kind::Int => (Type::Int64, "int8"),
         Kind::Text => (Type::Text, "text"),
         Kind::Toasted => (Type::Text, TOASTED),
+        Kind::Document => (Type::Text, DOCUMENT),
     };
     let (name, source_type) = (name.to_owned(), source.to_owned());
     Column { id, name, kind: lake, source_type, missing: None, compare: Compare::EXACT }
@@ -91,6 +95,8 @@ pub(super) fn column(id: u32, name: &str, kind: Kind) -> Column {
 
 /// The source's own name for [`Kind::Toasted`].
 pub(super) const TOASTED: &str = "text, toasted";
+/// The source's own name for [`Kind::Document`].
+pub(super) const DOCUMENT: &str = "json";
 
 /// What a statement does. A statement that the table doesn't admit (a key twice, a row that is not
 /// there) refuses its transaction.
@@ -122,12 +128,13 @@ pub(super) enum Event {
         schema: Arc<TableSchema>,
         row: Row,
     },
-    /// `unchanged` names the columns that are not sent.
+    /// `unchanged` names the columns that are not sent, `patches` those of which a patch is.
     Update {
         schema: Arc<TableSchema>,
         old: Row,
         row: Row,
         unchanged: Vec<usize>,
+        patches: Vec<(usize, String)>,
     },
     Delete {
         schema: Arc<TableSchema>,
@@ -344,16 +351,18 @@ impl State {
         if new.len() != schema.columns.len() {
             return Err(refused(id, "a row has another number of values than columns"));
         }
-        let unchanged = (0..new.len())
-            .filter(|&at| new[at].is_none() && schema.columns[at].source_type == TOASTED)
-            .collect();
+        let is_kept = |at: usize| [TOASTED, DOCUMENT].contains(&&*schema.columns[at].source_type);
+        let unchanged = (0..new.len()).filter(|&at| new[at].is_none() && is_kept(at)).collect();
+        let documents = (0..new.len()).filter(|&at| schema.columns[at].source_type == DOCUMENT);
+        let patch = |at: usize| Some((at, difference(&old[at], new[at].as_ref()?)?));
+        let patches = documents.filter_map(patch).collect();
         let row: Row =
             new.into_iter().zip(old).map(|(new, old)| new.unwrap_or_else(|| old.clone())).collect();
         let keyed = schema.identity != Identity::FullRow;
         if keyed && identity(&schema, &row) != identity(&schema, old) && table.get(&row).is_some() {
             return Err(refused(id, "the key is there already"));
         }
-        Ok(Event::Update { schema, old: old.clone(), row, unchanged })
+        Ok(Event::Update { schema, old: old.clone(), row, unchanged, patches })
     }
 
     fn plan_column(
@@ -378,6 +387,30 @@ impl State {
         let row = table.get(row).ok_or_else(|| refused(id, "there is no such row"))?;
         Ok((table, row))
     }
+}
+
+/// The patch that makes `new` of `old`; `None` where one of them is no array.
+fn difference(old: &Cell, new: &Cell) -> Option<String> {
+    let items = |cell: &Cell| match cell {
+        Cell::Text(text) => serde_json::from_str::<Vec<i64>>(text).ok(),
+        _ => None,
+    };
+    let (old, new) = (items(old)?, items(new)?);
+    let mut patch = Patch::new(Style::Compact);
+    match new.split_first() {
+        // Done twice, this would show.
+        Some((first, rest)) if rest == old => {
+            patch.edit(Edit::Insert, "[0]", Some(&first.to_string()));
+        }
+        _ => {
+            let same = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
+            patch.edit(Edit::Truncate, "[]", Some(&same.to_string()));
+            for (at, item) in new.iter().enumerate().skip(same) {
+                patch.edit(Edit::Set, &format!("[{at}]"), Some(&item.to_string()));
+            }
+        }
+    }
+    Some(patch.finish())
 }
 
 fn refused(id: &TableId, why: &str) -> Error {

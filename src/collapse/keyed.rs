@@ -6,6 +6,7 @@ use lakeward_connectors::error::Result;
 
 use super::seen::Seen;
 use super::{Cell, From, NewRow, Parts, Removal, cell_of};
+use crate::planted::{self, Bug};
 
 /// A row as one change left it.
 #[derive(Clone, Copy)]
@@ -125,11 +126,11 @@ impl Walk {
         self.bases.get(version.base as usize).copied()
     }
 
-    /// Whether the row `before` leaves out all that `cell` leaves out.
+    /// Whether the row `before` says nothing of all that `cell` leaves out.
     fn adds_nothing(&self, before: Cell, cell: Cell) -> bool {
         let out = &self.out[before.batch as usize];
         let mut columns = self.out[cell.batch as usize].columns(cell.row);
-        columns.all(|column| out.leaves_out(column, before.row))
+        columns.all(|column| out.leaves_out(column, before.row) && !out.patches(column, before.row))
     }
 
     fn finish(self) -> Parts {
@@ -138,8 +139,9 @@ impl Walk {
         let mut missing = Vec::new();
         let rows = (0..).zip(&self.states).filter_map(|(key, state)| match state {
             State::Row(version) => {
-                let carried = self.carried(*version, &mut missing);
-                Some(NewRow { key, from: version.cell, carried, optional: version.left })
+                let (carried, patches) = self.carried(*version, &mut missing);
+                let (from, optional) = (version.cell, version.left);
+                Some(NewRow { key, from, carried, patches, optional })
             }
             State::Gone | State::Untouched => None,
         });
@@ -147,13 +149,16 @@ impl Walk {
         (self.seen.into_keys(), removals, rows)
     }
 
-    /// Where the values that `last` left out are, found by walking back through what the row was.
-    /// `missing` is empty before and after.
-    fn carried(&self, last: Version, missing: &mut Vec<u32>) -> Vec<(u32, From)> {
+    /// Where the values that `last` left out are, and the patches of them, found by walking back
+    /// through what the row was. `missing` is empty before and after.
+    fn carried(&self, last: Version, missing: &mut Vec<u32>) -> (Vec<(u32, From)>, Patches) {
         let Some(mut base) = self.base_of(last) else {
-            return Vec::new();
+            return Default::default();
         };
-        missing.extend(self.out[last.cell.batch as usize].columns(last.cell.row));
+        let out = &self.out[last.cell.batch as usize];
+        missing.extend(out.columns(last.cell.row));
+        let mut patches = Patches::new();
+        out.note_patches(missing, last.cell, &mut patches);
         let mut found = Vec::with_capacity(missing.len());
         while !missing.is_empty() {
             let from = match base {
@@ -166,6 +171,7 @@ impl Walk {
                         }
                         still
                     });
+                    out.note_patches(missing, version.cell, &mut patches);
                     // A complete version has left nothing missing.
                     base = self.base_of(version).unwrap_or(Base::Nowhere);
                     continue;
@@ -176,29 +182,45 @@ impl Walk {
             found.extend(missing.drain(..).map(|column| (column, from)));
         }
         found.sort_unstable_by_key(|(column, _)| *column);
-        found
+        // They were found from the last to the first.
+        patches.reverse();
+        patches.sort_by_key(|(column, _)| *column);
+        if planted::is(Bug::OnePatch) {
+            patches.dedup_by_key(|(column, _)| *column);
+        }
+        (found, patches)
     }
 }
 
-/// Which values the rows of a batch leave out, one bit a row; nothing where none does.
+/// Patches of the values of a row, by column.
+type Patches = Vec<(u32, Cell)>;
+
+/// Which values the rows of a batch leave out, in whole or in part, one bit a row; nothing where
+/// none does.
 struct LeftOut {
     /// Rows that leave out anything.
     any: Bits,
     /// By column; only those that are left out at all.
     columns: Vec<(u32, Bits)>,
+    /// By column; those of which patches were sent. They are among the others, too.
+    patched: Vec<(u32, Bits)>,
 }
 
 impl LeftOut {
     fn of(batch: &Batch) -> Self {
         let rows = batch.columns.num_rows();
-        let columns = (0..).zip(&batch.unchanged).filter(|(_, out)| !out.is_empty());
-        let columns = columns.map(|(column, out)| (column, Bits::of(rows, out)));
+        let both = (0..).zip(batch.unchanged.iter().zip(&batch.patched));
+        let some = both.filter(|(_, (out, patched))| !(out.is_empty() && patched.is_empty()));
+        let columns = some
+            .map(|(column, (out, patched))| (column, Bits::of(rows, out.iter().chain(patched))));
         let columns: Vec<_> = columns.collect();
         let any = match columns.as_slice() {
             [] => Bits(Vec::new()),
-            _ => Bits::of(rows, batch.unchanged.iter().flatten()),
+            _ => Bits::of(rows, batch.unchanged.iter().chain(&batch.patched).flatten()),
         };
-        Self { any, columns }
+        let patched = (0..).zip(&batch.patched).filter(|(_, patched)| !patched.is_empty());
+        let patched = patched.map(|(column, patched)| (column, Bits::of(rows, patched)));
+        Self { any, columns, patched: patched.collect() }
     }
 
     /// The columns that `row` leaves out, ascending.
@@ -208,6 +230,18 @@ impl LeftOut {
 
     fn leaves_out(&self, column: u32, row: u32) -> bool {
         self.columns.iter().any(|(of, bits)| *of == column && bits.contains(row))
+    }
+
+    fn patches(&self, column: u32, row: u32) -> bool {
+        self.patched.iter().any(|(of, bits)| *of == column && bits.contains(row))
+    }
+
+    /// Appends which of `columns` the row of `cell` patches.
+    fn note_patches(&self, columns: &[u32], cell: Cell, patches: &mut Patches) {
+        if !self.patched.is_empty() {
+            let patched = columns.iter().filter(|column| self.patches(**column, cell.row));
+            patches.extend(patched.map(|column| (*column, cell)));
+        }
     }
 }
 

@@ -89,14 +89,14 @@ impl Walk {
             .map(|(key, equals)| Removal { key: key as u32, rows: equals.removed })
             .collect();
         let rows = added.iter().filter(|added| !added.cancelled);
-        let rows = rows
-            .map(|added| NewRow {
-                key: added.key,
-                from: added.cell,
-                carried: Vec::new(),
-                optional: false,
-            })
-            .collect();
+        let rows = rows.map(|added| NewRow {
+            key: added.key,
+            from: added.cell,
+            carried: Vec::new(),
+            patches: Vec::new(),
+            optional: false,
+        });
+        let rows = rows.collect();
         (seen.into_keys(), removals, rows)
     }
 }

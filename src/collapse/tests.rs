@@ -175,6 +175,39 @@ fn a_value_of_a_row_the_run_deleted_is_nowhere() {
     assert_eq!(rows, [(1, 0, Some(From::Nowhere)), (4, 1, Some(From::Nowhere))]);
 }
 
+fn patched(id: i64, patch: &'static str) -> Step {
+    (Op::Update, None, row(id, 0, Value::Patch(patch.into())))
+}
+
+/// Where the value of `big` of each row that comes is, and the rows that hold patches of it.
+fn patches(steps: &[Step]) -> Vec<(Option<From>, Vec<u32>)> {
+    let mut texts = (*by_id()).clone();
+    texts.columns[2].kind = Type::Text;
+    let collapsed = collapse(vec![batch(&Arc::new(texts), steps)]).unwrap();
+    let rows = collapsed.rows.iter().map(|row| {
+        assert!(row.patches.iter().all(|(column, _)| *column == 2));
+        let from = row.carried.iter().find(|(column, _)| *column == 2).map(|(_, from)| *from);
+        (from, row.patches.iter().map(|(_, cell)| cell.row).collect())
+    });
+    rows.collect()
+}
+
+#[test]
+fn patches_follow_the_value_they_are_of_in_order() {
+    let whole = (Op::Update, None, row(1, 0, Value::Text("[]")));
+    let steps = [patched(1, "lost"), whole, patched(1, "a"), update(1, 1, U), patched(1, "b")];
+    assert_eq!(patches(&steps), [(in_row(1), vec![2, 4])]);
+    let steps = [patched(1, "a"), patched(1, "b"), update(1, 1, U)];
+    assert_eq!(patches(&steps), [(Some(From::Lake(0)), vec![0, 1])]);
+}
+
+#[test]
+fn patches_follow_the_row_to_another_key() {
+    let away = (Op::Update, Some(1), row(2, 0, Value::Patch("b".into())));
+    assert_eq!(patches(&[patched(1, "a"), away]), [(Some(From::Lake(0)), vec![0, 1])]);
+    assert_eq!(patches(&[delete(1), patched(1, "a")]), [(Some(From::Nowhere), vec![0])]);
+}
+
 #[test]
 fn a_null_is_a_value() {
     let collapsed = run(&[update(1, 1, Value::Null), update(1, 2, U)]);

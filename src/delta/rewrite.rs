@@ -32,8 +32,11 @@ use crate::collapse::{Collapsed, From, NewRow, Removal};
 /// A file is full at this size or this many rows.
 const FULL_BYTES: usize = 96 << 20;
 const FULL_ROWS: u64 = 1_000_000;
-/// How many new rows are gathered at once.
+/// How many new rows are gathered at once, and how many bytes of those that carry values.
 const CHUNK: usize = 8192;
+const CHUNK_BYTES: u64 = 32 << 20;
+/// How many times as large a row is taken to be in memory as in its file.
+const UNPACKED: u64 = 4;
 
 /// What became of [`Table::apply`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -98,14 +101,16 @@ impl Table {
             return Ok(Applied { missing: plan.missing, ..Applied::default() });
         }
         let choice = self.choose(&plan);
-        let outputs = self.write(run, &plan, &choice).await?;
+        let mut missing = Vec::new();
+        let outputs = self.write(run, &plan, &choice, &mut missing).await?;
         let again = choice.alone.iter().chain(&choice.together);
         let again = again.filter_map(|id| self.view.file(*id)).map(|file| file.add.size);
         let copied = again.map(i64::unsigned_abs).sum();
         let brought = brought(&outputs, plan.rows.len() as u64);
         let superseded = self.install(run, &plan, choice, outputs);
         self.lake.forget(superseded).await;
-        Ok(Applied { missing: plan.missing, copied, brought })
+        missing.extend(plan.missing);
+        Ok(Applied { missing, copied, brought })
     }
 
     /// Finds every row that the run is about.
@@ -136,6 +141,17 @@ impl Table {
                 false if row.optional => {}
                 false => plan.missing.push(run.keys.get(row.key).to_vec()),
             }
+        }
+        // Rows that carry values come last, in the order in which those lie in the lake.
+        if !plan.carried.is_empty() {
+            plan.rows.sort_by_key(|number| {
+                let row = run.rows.get(*number);
+                let mut from = row.into_iter().flat_map(|row| &row.carried);
+                from.find_map(|(_, from)| match from {
+                    From::Lake(key) => plan.carried.get(key).copied(),
+                    From::Run(_) | From::Nowhere => None,
+                })
+            });
         }
         for rows in plan.doomed.values_mut() {
             rows.sort_unstable();
@@ -201,12 +217,13 @@ impl Table {
         run: &Collapsed,
         plan: &Plan,
         choice: &Choice,
+        missing: &mut Vec<Vec<u8>>,
     ) -> Result<Vec<Output>> {
         let Some(mut index) = self.index.take() else {
             return Err(Error::internal("the index is missing"));
         };
         let mut outputs = Vec::new();
-        match self.write_all(run, plan, choice, &mut index, &mut outputs).await {
+        match self.write_all(run, plan, choice, &mut index, &mut outputs, missing).await {
             Ok(()) => {
                 self.index = Some(index);
                 Ok(outputs)
@@ -226,9 +243,9 @@ impl Table {
         choice: &Choice,
         index: &mut Index,
         outputs: &mut Vec<Output>,
+        missing: &mut Vec<Vec<u8>>,
     ) -> Result<()> {
         let layout = self.known_layout()?;
-        let carried = self.read_carried(run, plan, &layout).await?;
         for id in &choice.alone {
             let mut draft = Draft::new(self, &layout, &self.values_of(*id));
             self.copy(*id, plan, &layout, index, &mut draft).await?;
@@ -239,25 +256,34 @@ impl Table {
             let draft = drafts.of(&self.values_of(*id), outputs).await?;
             self.copy(*id, plan, &layout, index, draft).await?;
         }
-        let gather = Gather::new(run, plan, &layout, &carried);
-        let mut start = 0;
-        while start < plan.rows.len() {
-            let end = plan.rows.len().min(start + CHUNK);
-            let (rows, end) = match gather.stretch(start..end) {
-                Some((rows, end)) => (rows?, end),
-                None => (gather.rows(start..end)?, end),
+        let (mut rest, most) = (&plan.rows[..], self.chunk(run, plan));
+        while !rest.is_empty() {
+            let (chunk, _) = rest.split_at(rest.len().min(most));
+            let (carried, unknown) = self.read_carried(run, plan, chunk, &layout).await?;
+            let gather = Gather::new(run, plan, &layout, &carried);
+            let (taken, rows) = match gather.stretch(chunk) {
+                Some((rows, length)) => (&chunk[..length], rows?),
+                None => (chunk, gather.rows(chunk, &unknown)?),
             };
-            let numbers = plan.rows.get(start..end).unwrap_or_default();
+            rest = &rest[taken.len()..];
+            let key = |number: &usize| run.keys.get(run.rows.get(*number).map_or(0, |row| row.key));
+            let (lost, kept): (Vec<usize>, Vec<usize>) =
+                taken.iter().partition(|number| unknown.contains(*number));
+            missing.extend(lost.iter().map(|number| key(number).to_vec()));
             for part in partition::split(&layout, &rows)? {
+                let count = part.rows.num_rows();
+                if count == 0 {
+                    continue;
+                }
                 let draft = drafts.of(&part.values, outputs).await?;
                 draft.write(&part.rows, index.next()).await?;
-                for at in 0..part.rows.num_rows() {
+                for at in 0..count {
                     let at = part.picked.as_ref().map_or(Some(at), |p| Some(*p.get(at)? as usize));
-                    let row = at.and_then(|at| run.rows.get(*numbers.get(at)?));
-                    index.push(run.keys.get(row.map_or(0, |row| row.key))).map_err(unusable)?;
+                    let number = at.and_then(|at| kept.get(at));
+                    let number = number.ok_or_else(|| Error::internal("a row has no key"))?;
+                    index.push(key(number)).map_err(unusable)?;
                 }
             }
-            start = end;
         }
         drafts.finish(outputs).await
     }
@@ -265,6 +291,15 @@ impl Table {
     /// The partition of a file.
     fn values_of(&self, id: FileId) -> Values {
         self.view.file(id).map(|file| file.add.partition_values.clone()).unwrap_or_default()
+    }
+
+    /// How many new rows are gathered at once: fewer where the values that they carry are large.
+    fn chunk(&self, run: &Collapsed, plan: &Plan) -> usize {
+        if plan.carried.is_empty() && run.rows.iter().all(|row| row.patches.is_empty()) {
+            return CHUNK;
+        }
+        let width = self.view.bytes() / self.view.rows().max(1) * UNPACKED;
+        usize::try_from(CHUNK_BYTES / width.max(1)).map_or(CHUNK, |rows| rows.clamp(16, CHUNK))
     }
 
     /// Copies the rows of a file that stay. A row group from which none goes is copied as bytes,

@@ -136,6 +136,11 @@ pub(super) struct Compiled {
 }
 
 impl Compiled {
+    /// Whether it looks at a column.
+    pub(super) fn reads(&self, column: usize) -> bool {
+        self.tests.iter().any(|(of, _, _)| *of == column)
+    }
+
     /// Whether a row belongs to the table, as far as its values were sent: one that was not is what
     /// it was, and the lake has the row exactly when it passed before.
     pub(super) fn keeps(&self, batch: &Batch, row: u32) -> bool {

@@ -39,7 +39,9 @@ pub(super) fn mirror(shaping: &Shaping, mut batch: Batch) -> Result<Batch> {
     out.source_columns(&batch)?;
     let from = shaping.columns.iter().map(|of| of.from);
     let from = from.chain(shaping.derived.iter().map(|of| of.from));
-    out.unchanged = from.map(|from| unchanged(&batch, from).to_vec()).collect();
+    let of = |rows: &[Vec<u32>], from: usize| rows.get(from).cloned().unwrap_or_default();
+    out.unchanged = from.clone().map(|from| of(&batch.unchanged, from)).collect();
+    out.patched = from.map(|from| of(&batch.patched, from)).collect();
     let transactions = std::mem::take(&mut batch.transactions);
     out.finish(batch.changes, batch.keys, transactions, batch.columns.num_rows())
 }
@@ -52,6 +54,7 @@ pub(super) fn soft_delete(shaping: &Shaping, batch: &Batch) -> Result<Batch> {
     let mut rows = Rows::default();
     let mut deleted: Vec<(bool, Option<i64>)> = Vec::new();
     let mut unchanged_rows: Vec<Vec<u32>> = vec![Vec::new(); from.len()];
+    let mut patched_rows = unchanged_rows.clone();
     let mut changes = Vec::with_capacity(batch.changes.len());
     for (index, change) in batch.changes.iter().enumerate() {
         let micros = batch.traces.get(index).map(|trace| trace.committed.micros);
@@ -69,6 +72,12 @@ pub(super) fn soft_delete(shaping: &Shaping, batch: &Batch) -> Result<Batch> {
             deleted.push((false, None));
             for (from, rows) in from.iter().zip(&mut unchanged_rows) {
                 if batch.is_unchanged(*from, row) {
+                    rows.push(number);
+                }
+            }
+            for (from, rows) in from.iter().zip(&mut patched_rows) {
+                let patched = batch.patched.get(*from);
+                if patched.is_some_and(|of| of.binary_search(&row).is_ok()) {
                     rows.push(number);
                 }
             }
@@ -92,7 +101,7 @@ pub(super) fn soft_delete(shaping: &Shaping, batch: &Batch) -> Result<Batch> {
         times.append_option(micros);
     }
     out.arrays.extend([Arc::new(marks.finish()) as ArrayRef, Arc::new(times.finish())]);
-    out.unchanged = unchanged_rows;
+    (out.unchanged, out.patched) = (unchanged_rows, patched_rows);
     out.finish(changes, batch.keys.clone(), Vec::new(), rows.0.len())
 }
 
@@ -182,7 +191,8 @@ impl Rows {
     fn of(&self, batch: &Batch) -> Result<Batch> {
         let same = self.0.len() == batch.columns.num_rows()
             && (0..).zip(&self.0).all(|(at, row)| *row == Some(at));
-        let mut out = Batch { unchanged: Vec::new(), ..batch.clone() };
+        let (unchanged, patched) = (Vec::new(), Vec::new());
+        let mut out = Batch { unchanged, patched, ..batch.clone() };
         if !same {
             let numbers = UInt32Array::from(self.0.clone());
             let arrays = batch.columns.columns().iter();
@@ -199,11 +209,12 @@ struct Lake<'a> {
     shaping: &'a Shaping,
     arrays: Vec<ArrayRef>,
     unchanged: Vec<Vec<u32>>,
+    patched: Vec<Vec<u32>>,
 }
 
 impl<'a> Lake<'a> {
     fn new(shaping: &'a Shaping) -> Self {
-        Self { shaping, arrays: Vec::new(), unchanged: Vec::new() }
+        Self { shaping, arrays: Vec::new(), unchanged: Vec::new(), patched: Vec::new() }
     }
 
     /// The columns that come from the source's, masked.
@@ -261,13 +272,14 @@ impl<'a> Lake<'a> {
         transactions: Vec<(usize, u64)>,
         rows: usize,
     ) -> Result<Batch> {
-        let Self { shaping, arrays, mut unchanged } = self;
+        let Self { shaping, arrays, mut unchanged, mut patched } = self;
         let schema = Arc::clone(&shaping.lake);
         unchanged.resize(schema.columns.len(), Vec::new());
+        patched.resize(schema.columns.len(), Vec::new());
         let columns = record(Arc::new(arrow_schema(&schema)), arrays, rows)?;
         let size = columns.get_array_memory_size() + size_of_val(changes.as_slice()) + keys.size();
         let traces = Vec::new();
-        Ok(Batch { schema, changes, keys, columns, unchanged, transactions, traces, size })
+        Ok(Batch { schema, changes, keys, columns, unchanged, patched, transactions, traces, size })
     }
 }
 
@@ -319,10 +331,6 @@ fn texts(lists: Vec<Vec<String>>) -> ArrayRef {
         builder.append(true);
     }
     Arc::new(builder.finish())
-}
-
-fn unchanged(batch: &Batch, column: usize) -> &[u32] {
-    batch.unchanged.get(column).map_or(&[], Vec::as_slice)
 }
 
 fn record(

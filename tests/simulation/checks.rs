@@ -61,6 +61,10 @@ async fn exact(
     };
     let there = {
         let server = lock(server);
+        // What the source has lost the lake holds until its tables have been read again.
+        if !server.end().covers(held) {
+            return Ok(());
+        }
         server.schema_at(held, id).zip(server.contents_at(held, id))
     };
     // A change of the table that the log does not show is found in the catalog, later.

@@ -22,7 +22,12 @@ pub fn definition(id: &TableId) -> Definition {
         "l" => Definition::keyless(id, &[("a", Kind::Int), ("b", Kind::Int)]),
         "m" => Definition::keyed(id, &[("id", Kind::Int), ("note", Kind::Int)]),
         _ => {
-            let columns = [("id", Kind::Int), ("note", Kind::Int), ("big", Kind::Toasted)];
+            let columns = [
+                ("id", Kind::Int),
+                ("note", Kind::Int),
+                ("big", Kind::Toasted),
+                ("doc", Kind::Document),
+            ];
             Definition::keyed(id, &columns)
         }
     }
@@ -44,11 +49,31 @@ fn is_toasted(column: &Column) -> bool {
     column.source_type.contains("toasted")
 }
 
+fn is_document(column: &Column) -> bool {
+    column.source_type == "json"
+}
+
+/// What becomes of an array: an item comes before the others, or some go and another comes.
+fn edited(old: &Cell, chance: &mut Chance) -> Option<Cell> {
+    let Cell::Text(text) = old else { return None };
+    let mut items: Vec<i64> = serde_json::from_str(text).ok()?;
+    let item = chance.below(10) as i64;
+    match chance.below(3) {
+        0 => {
+            items.truncate(chance.below(items.len() as u64 + 1) as usize);
+            items.push(item);
+        }
+        _ => items.insert(0, item),
+    }
+    serde_json::to_string(&items).ok().map(Cell::Text)
+}
+
 fn cell(column: &Column, chance: &mut Chance) -> Cell {
     let number = chance.below(1_000_000) as i64;
     match &column.kind {
         _ if chance.happens(0.05) => Cell::Null,
         Type::Int64 => Cell::Int(number),
+        _ if is_document(column) => Cell::Text(format!("[{number}]")),
         _ => Cell::Text(format!("t{number}")),
     }
 }
@@ -98,6 +123,10 @@ fn statement(server: &Server, id: &TableId, chance: &mut Chance) -> Option<Opera
             let change = |(index, column): (usize, &Column)| match index {
                 0 if keyed => moves.then(|| new[0].clone()),
                 _ if is_toasted(column) && chance.happens(0.7) => None,
+                index if is_document(column) && chance.happens(0.9) => match chance.below(3) {
+                    0 => None,
+                    _ => edited(&old[index], chance).or(Some(new[index].clone())),
+                },
                 index => Some(new[index].clone()),
             };
             let row = schema.columns.iter().enumerate().map(change).collect();

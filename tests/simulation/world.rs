@@ -338,7 +338,7 @@ impl World {
     /// The source loses what a daemon may need.
     fn lose(&mut self) {
         let mut server = lock(&self.server);
-        let what = self.chance.below(3);
+        let what = self.chance.below(4);
         tracing::info!(what, "the source loses its log");
         match what {
             0 => {
@@ -346,6 +346,7 @@ impl World {
                 server.purge(&visible);
             }
             1 => server.drop_slot(),
+            2 => server.lose(1 + self.chance.below(3) as usize),
             _ => server.change_identity(),
         }
     }

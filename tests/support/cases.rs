@@ -55,8 +55,6 @@ pub struct Adjust {
     /// Tables whose recorded rows differ from server to server: only the live source counts.
     pub live_only: &'static [&'static str],
     pub deviations: Vec<Deviation>,
-    /// Tables that may stop for a reason, until the next start reads them again.
-    pub may_stop: Vec<Deviation>,
     /// The script changes rows without the log: only what was there at the first start counts.
     pub unlogged: bool,
 }
@@ -64,7 +62,7 @@ pub struct Adjust {
 impl Adjust {
     /// Whether some rows of the source may be missing in the lake.
     pub fn deviates(&self) -> bool {
-        self.unlogged || !self.deviations.is_empty() || !self.may_stop.is_empty()
+        self.unlogged || !self.deviations.is_empty()
     }
 }
 

@@ -84,9 +84,6 @@ pub fn adjust_mysql(id: &str, server: Server) -> Adjust {
         // What a session keeps out of the log no reader of the log can see (Reference Manual,
         // "SET sql_log_bin Statement"); before the first start it is read as all rows are.
         ("MY-010", _) => Adjust { unlogged: true, ..Adjust::default() },
-        // The log holds what changed inside of the value; the table stops and says so, and the next
-        // start reads it again.
-        ("MY-012", _) => Adjust { may_stop: stopped("t", &["JSON"]), ..Adjust::default() },
         // The collation's tables are not followed beyond ASCII: the table stops and says which key.
         ("MY-041", _) => Adjust { deviations: stopped("t", &["ASCII"]), ..Adjust::default() },
         // A zero date is no date: the table stops, and says which value of which column.

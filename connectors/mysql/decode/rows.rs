@@ -5,9 +5,11 @@ use crate::batch::Builder;
 use crate::change::{Op, Value};
 use crate::error::Error;
 use crate::mysql::event::{Deed, Rows, bit};
-use crate::mysql::image::{self, Logged};
+use crate::mysql::image::{self, Logged, code};
 use crate::mysql::input::Input;
+use crate::mysql::json;
 use crate::mysql::values::{self, Field};
+use crate::patch;
 use crate::schema::{Identity, TableSchema};
 
 /// Why rows can't be appended.
@@ -25,6 +27,8 @@ enum Cell<'a> {
     Absent,
     Null,
     Bytes(&'a [u8]),
+    /// What changed in a JSON value, and the value before where that is known.
+    Changed(&'a [u8], Option<&'a [u8]>),
 }
 
 /// Appends all rows of an event.
@@ -49,7 +53,11 @@ pub(super) fn append(
             }
             Deed::Update | Deed::PartialUpdate => {
                 image(&mut input, columns, rows.present, &mut before).ok_or(Fault::Malformed)?;
-                image(&mut input, columns, rows.present_after, &mut after)
+                let partial = match rows.deed {
+                    Deed::PartialUpdate => partial(&mut input, columns).ok_or(Fault::Malformed)?,
+                    _ => &[],
+                };
+                image_of(&mut input, columns, rows.present_after, partial, &mut after)
                     .ok_or(Fault::Malformed)?;
                 table.update(&before, &mut after, builder)?;
             }
@@ -58,24 +66,52 @@ pub(super) fn append(
     Ok(())
 }
 
-/// Reads an image: one bit for each column it holds, set when that is null, then the others.
+/// What precedes the image after a partial update: options, of which the first says that a bit for
+/// each JSON column of the table follows, set where the image has what changed ("Rows_event",
+/// value_options and partial_bits).
+fn partial<'a>(input: &mut Input<'a>, columns: &[Logged]) -> Option<&'a [u8]> {
+    const PARTIAL_JSON: u64 = 1;
+    if input.length()? & PARTIAL_JSON == 0 {
+        return Some(&[]);
+    }
+    let documents = columns.iter().filter(|column| column.code == code::JSON).count();
+    input.bytes(documents.div_ceil(8))
+}
+
+/// Reads an image that holds whole values.
 fn image<'a>(
     input: &mut Input<'a>,
     columns: &[Logged],
     present: &[u8],
     cells: &mut Vec<Cell<'a>>,
 ) -> Option<()> {
+    image_of(input, columns, present, &[], cells)
+}
+
+/// Reads an image: one bit for each column it holds, set when that is null, then the others.
+fn image_of<'a>(
+    input: &mut Input<'a>,
+    columns: &[Logged],
+    present: &[u8],
+    partial: &[u8],
+    cells: &mut Vec<Cell<'a>>,
+) -> Option<()> {
     let held = (0..columns.len()).filter(|at| bit(present, *at)).count();
     let nulls = input.bytes(held.div_ceil(8))?;
     cells.clear();
-    let mut place = 0;
+    let (mut place, mut documents) = (0, 0);
     for (at, logged) in columns.iter().enumerate() {
+        let document = logged.code == code::JSON;
+        documents += usize::from(document);
+        let changed = document && bit(partial, documents - 1);
         cells.push(if !bit(present, at) {
             Cell::Absent
         } else {
             place += 1;
             match bit(nulls, place - 1) {
                 true => Cell::Null,
+                // Counted as a whole value is.
+                false if changed => Cell::Changed(logged.take(input)?, None),
                 false => Cell::Bytes(logged.take(input)?),
             }
         });
@@ -105,6 +141,7 @@ impl Table<'_> {
             Cell::Absent => return Ok(Value::Unchanged),
             Cell::Null => return Ok(Value::Null),
             Cell::Bytes(bytes) => bytes,
+            Cell::Changed(changes, before) => return self.changed(at, changes, before, row),
         };
         let (field, logged) =
             self.known.fields.get(at).zip(self.columns.get(at)).ok_or(Fault::Malformed)?;
@@ -120,6 +157,30 @@ impl Table<'_> {
             values::comparable(self.schema(), at, &value).map_err(Fault::Stop)?;
         }
         Ok(value)
+    }
+
+    /// A JSON value of which the image has what changed: whole where the value before is known.
+    fn changed<'a>(
+        &self,
+        at: usize,
+        changes: &'a [u8],
+        before: Option<&'a [u8]>,
+        row: &[Cell<'a>],
+    ) -> Result<Value<'a>, Fault> {
+        let patch = json::patch(changes).map_err(|misfit| {
+            let key = |at: usize| match row.get(at) {
+                Some(Cell::Bytes(bytes)) => Some(self.as_text(at, bytes)),
+                _ => None,
+            };
+            let shown = changes.escape_ascii().to_string();
+            Fault::Stop(values::stop_reason(self.schema(), at, misfit, &shown, key))
+        })?;
+        let Some(before) = before else { return Ok(Value::Patch(patch.into())) };
+        let whole = match self.value(at, Cell::Bytes(before), row)? {
+            Value::OwnedText(text) => patch::apply(&text, [patch.as_str()]),
+            _ => None,
+        };
+        whole.map(Value::OwnedText).ok_or(Fault::Malformed)
     }
 
     /// A value as people read it, whether or not it fits.
@@ -162,9 +223,12 @@ impl Table<'_> {
     ) -> Result<(), Fault> {
         // What the update left as it was is in the row before, as far as that has it.
         for (new, old) in after.iter_mut().zip(before) {
-            if *new == Cell::Absent {
-                *new = *old;
-            }
+            *new = match (*new, *old) {
+                (Cell::Absent, old) | (Cell::Changed([], _), old) => old,
+                (Cell::Changed(changes, _), Cell::Bytes(old)) => Cell::Changed(changes, Some(old)),
+                (Cell::Changed(..), Cell::Null) => return Err(Fault::Malformed),
+                (new, _) => new,
+            };
         }
         if !self.is_keyed() {
             self.delete(before, builder)?;
@@ -187,7 +251,8 @@ impl Table<'_> {
     ) -> Result<(), Fault> {
         let keyed = self.is_keyed();
         if after.iter().enumerate().any(|(at, cell)| {
-            *cell == Cell::Absent && (!keyed || self.schema().key().contains(&at))
+            matches!(cell, Cell::Absent | Cell::Changed(_, None))
+                && (!keyed || self.schema().key().contains(&at))
         }) {
             return Err(Fault::Stop(
                 "the log leaves out values that identify a row; \

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::super::connection::Flavor;
 use super::super::event::kind;
 use super::super::gtid::Origin;
 use super::*;
@@ -136,13 +137,16 @@ fn schema() -> Arc<TableSchema> {
 
 fn decoder() -> Decoder {
     let known = Known::new(schema(), &Charsets::new()).unwrap();
-    Decoder::new(Place::MySql(Default::default()), vec![known])
+    Decoder::new(Place::parse(Flavor::MySql, "").unwrap(), vec![known])
 }
 
 fn decode(decoder: &mut Decoder, events: &[Event]) -> Vec<String> {
     let mut out = Out::default();
     for event in events {
         assert_eq!(decoder.decode(event, &mut out).unwrap(), Decoded::Done);
+        for event in decoder.take_replay() {
+            assert_eq!(decoder.decode(&event, &mut out).unwrap(), Decoded::Done);
+        }
     }
     out.lines
 }
@@ -269,18 +273,66 @@ fn what_may_be_undone_is_never_taken_for_done() {
     let lines = changed(query("ROLLBACK"));
     assert!(lines[1].contains("rolled back"), "{lines:?}");
     assert_eq!(lines[2..], [commit_line(1)]);
-    let prepared = decode(
-        &mut decoder(),
-        &[
-            begin(1),
-            query("XA START X'61',X'',1"),
-            map(),
-            rows(kind::WRITE_ROWS, &[7], &[&row(1, "a")]),
-            event(kind::XA_PREPARE, &[]),
-        ],
-    );
-    assert!(prepared[1].contains("XA"), "{prepared:?}");
-    assert_eq!(prepared[2..], [commit_line(1)]);
+}
+
+/// A transaction that inserts row `id` and is prepared as `name`.
+fn prepared(number: u64, id: u8, name: u8, one_phase: u8) -> Vec<Event> {
+    let xid = [&[one_phase, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0][..], &[name]].concat();
+    vec![
+        begin(number),
+        query(&format!("XA START X'{name:02x}',X'',1")),
+        map(),
+        rows(kind::WRITE_ROWS, &[7], &[&row(id, "a")]),
+        query(&format!("XA END X'{name:02x}',X'',1")),
+        event(kind::XA_PREPARE, &xid),
+    ]
+}
+
+fn outcome(number: u64, what: &str, name: u8) -> Vec<Event> {
+    vec![begin(number), query(&format!("XA {what} X'{name:02x}',X'',1"))]
+}
+
+#[test]
+fn rows_of_a_distributed_transaction_come_with_its_commit() {
+    let parts = [
+        prepared(1, 1, b'a', 0),
+        prepared(2, 2, b'b', 0),
+        prepared(3, 3, b'c', 1),
+        outcome(4, "ROLLBACK", b'a'),
+        outcome(5, "COMMIT", b'b'),
+    ];
+    let lines = decode(&mut decoder(), &parts.concat());
+    let rows: Vec<_> = lines.iter().filter(|line| line.starts_with("Insert")).collect();
+    assert_eq!(rows, ["Insert 3: 3 a NULL", "Insert 2: 2 a NULL"]);
+    let commits: Vec<_> = lines.iter().filter(|line| line.starts_with("commit")).collect();
+    assert_eq!(commits.len(), 5);
+    // While one is open the position says from where on it has to be read again.
+    assert!(commits[0].contains(":1 since mysql: "), "{commits:?}");
+    assert!(commits[2].contains(":1-3 since mysql: "), "{commits:?}");
+    assert!(commits[3].contains(":1-4 since mysql:") && commits[3].contains(":1 7"), "{commits:?}");
+    assert_eq!(*commits[4], commit_line(5));
+
+    // Whoever goes on from there reads the log again from the first one, and skips what it has.
+    let before = decode(&mut decoder(), &parts[..3].concat());
+    let last = before.last().unwrap().split(' ').collect::<Vec<_>>()[1..4].join(" ");
+    let known = Known::new(schema(), &Charsets::new()).unwrap();
+    let mut again = Decoder::new(Place::try_from(last).unwrap(), vec![known]);
+    let lines = decode(&mut again, &parts.concat());
+    let origin = Origin { uuid: [7; 16], tag: String::new() };
+    assert_eq!(lines[0], format!("begin {origin}:4"));
+    assert_eq!(lines[3..], ["Insert 2: 2 a NULL".to_owned(), commit_line(5)]);
+}
+
+#[test]
+fn a_distributed_transaction_that_nobody_saw_begin_is_asked_about() {
+    let (mut decoder, mut out) = (decoder(), Out::default());
+    let events = outcome(1, "COMMIT", b'a');
+    decoder.decode(&events[0], &mut out).unwrap();
+    assert_eq!(decoder.decode(&events[1], &mut out).unwrap(), Decoded::Unresolved);
+    assert!(matches!(decoder.question(), Some(Question::Everything(why)) if why.contains("XA")));
+    decoder.settle();
+    assert_eq!(decoder.decode(&events[1], &mut out).unwrap(), Decoded::Done);
+    assert_eq!(out.lines.last(), Some(&commit_line(1)));
 }
 
 proptest! {

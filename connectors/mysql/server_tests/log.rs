@@ -288,3 +288,231 @@ fn a_purged_log_is_a_gap() {
         assert_eq!(error.kind(), crate::ErrorKind::Gap, "{error:?}");
     });
 }
+
+#[test]
+fn distributed_transactions_come_with_their_outcome() {
+    on_servers("xa", |bed| async move {
+        let table = "CREATE TABLE t (id int primary key, v varchar(9))";
+        let (mut admin, mut source, mut stream) = scene(&bed, &[table]).await;
+        let schemas: Vec<_> = tables(&mut source).await.into_values().collect();
+        let name = |what: &str| format!("'{}-{what}','b',3", bed.name);
+        let (done, undone) = (name("done"), name("undone"));
+        // A session belongs to the transaction that it has prepared.
+        let (mut one, mut other) = (bed.admin().await, bed.admin().await);
+        for (session, xid, id) in [(&mut one, &done, 1), (&mut other, &undone, 2)] {
+            run(
+                session,
+                &[
+                    &format!("XA START {xid}"),
+                    &format!("INSERT INTO t VALUES ({id}, 'xa')"),
+                    &format!("XA END {xid}"),
+                    &format!("XA PREPARE {xid}"),
+                ],
+            )
+            .await;
+        }
+        run(&mut admin, &["INSERT INTO t VALUES (3, 'plain')"]).await;
+        let mut said = Said::default();
+        said.read(&mut stream, |said| commits(said) == 1).await;
+        assert_eq!(said.lines[0], "insert Int(3) Text(\"plain\")");
+        let between = said.position.clone().unwrap();
+        assert!(between.since.is_some(), "{between}");
+        run(&mut other, &[&format!("XA ROLLBACK {undone}")]).await;
+        run(&mut one, &[&format!("XA COMMIT {done}")]).await;
+        run(
+            &mut one,
+            &[
+                "XA START 'one'",
+                "INSERT INTO t VALUES (4, 'one')",
+                "XA END 'one'",
+                "XA COMMIT 'one' ONE PHASE",
+            ],
+        )
+        .await;
+        let wanted =
+            ["insert Int(1) Text(\"xa\")", "commit", "insert Int(4) Text(\"one\")", "commit"];
+        said.read(&mut stream, |said| commits(said) == 3).await;
+        assert_eq!(said.lines[2..], wanted);
+        assert_eq!(said.position.as_ref().unwrap().since, None);
+        drop(stream);
+        // Whoever resumes between the two still knows what was prepared.
+        let mut again = source.stream(&between, &schemas).await.unwrap();
+        let mut said = Said::default();
+        said.read(&mut again, |said| commits(said) == 2).await;
+        assert_eq!(said.lines, wanted);
+    });
+}
+
+/// What the server itself says of every document.
+async fn documents(admin: &mut Connection) -> Vec<String> {
+    let rows = admin.rows("a test", "SELECT CAST(j AS CHAR) FROM t ORDER BY id").await.unwrap();
+    rows.into_iter().map(|row| row[0].clone().unwrap()).collect()
+}
+
+#[test]
+fn changes_inside_of_json_are_applied() {
+    on_servers("partial", |bed| async move {
+        if bed.flavor == Flavor::MariaDb {
+            // It has no such option: its JSON is text.
+            return;
+        }
+        let table = "CREATE TABLE t (id int primary key, n int, j json, k json)";
+        let (mut admin, _source, mut stream) = scene(&bed, &[table]).await;
+        let document = "JSON_OBJECT('a', JSON_ARRAY(1, 'x', JSON_OBJECT('q', 1.5)), 'bb', 'text', \
+            'c d', NULL, 'z', REPEAT('z', 200))";
+        run(
+            &mut admin,
+            &[
+                "SET SESSION binlog_row_value_options = 'PARTIAL_JSON'",
+                &format!(
+                    "INSERT INTO t VALUES (1, 0, {document}, '{{}}'), (2, 0, {document}, NULL)"
+                ),
+            ],
+        )
+        .await;
+        let updates = [
+            "j = JSON_SET(j, '$.a[2].q', 7, '$.\"c d\"', JSON_ARRAY(1, 2))",
+            "j = JSON_REMOVE(j, '$.a[0]', '$.bb'), n = n + 1",
+            "j = JSON_SET(j, '$.aa', 'new', '$.a[1]', CAST('2020-02-03' AS DATE))",
+            "j = JSON_ARRAY_INSERT(j, '$.a[0]', 'first', '$.a[9]', 'last')",
+            "j = JSON_REPLACE(j, '$.z', '\"quoted\" \\\\ é'), k = JSON_ARRAY()",
+            "n = n + 1",
+        ];
+        let mut whole = Vec::new();
+        for (at, image) in ["FULL", "MINIMAL", "NOBLOB"].into_iter().enumerate() {
+            run(&mut admin, &[&format!("SET SESSION binlog_row_image = '{image}'")]).await;
+            if at > 0 {
+                run(&mut admin, &[&format!("UPDATE t SET j = {document}, k = '{{}}'")]).await;
+            }
+            for update in updates {
+                run(&mut admin, &[&format!("UPDATE t SET {update}")]).await;
+                whole.push(documents(&mut admin).await);
+            }
+        }
+        let wanted = 1 + updates.len() * 3 + 2;
+        let mut sink = Patched::default();
+        while sink.commits < wanted {
+            let message = stream.next().await.unwrap();
+            assert_eq!(stream.decode(&message, &mut sink).unwrap(), Decoded::Done);
+        }
+        assert!(sink.patches > 4, "{} patches", sink.patches);
+        // The first states are those of the inserts and of setting the documents anew.
+        let states: Vec<_> =
+            sink.states.into_iter().filter(|state| whole.contains(state)).collect();
+        assert!(whole.iter().all(|state| states.contains(state)), "{whole:#?}\n{states:#?}");
+        assert_eq!(states.last(), whole.last());
+    });
+}
+
+/// The documents of a table as its log leaves them, by key.
+#[derive(Default)]
+struct Patched {
+    builder: Option<Builder>,
+    rows: BTreeMap<String, String>,
+    states: Vec<Vec<String>>,
+    commits: usize,
+    patches: usize,
+}
+
+impl Sink<Place> for Patched {
+    fn begin(&mut self, _transaction: position::Gtid) {}
+
+    fn rows(&mut self, schema: &Arc<TableSchema>) -> Option<&mut Builder> {
+        Some(self.builder.get_or_insert_with(|| Builder::new(schema.clone())))
+    }
+
+    fn truncate(&mut self, _table: &TableId) {}
+
+    fn commit(&mut self, _position: Place, _micros: i64) {
+        let Some(builder) = self.builder.take() else { return };
+        let batch = builder.finish();
+        for change in &batch.changes {
+            let row = change.row.unwrap();
+            let key = crate::key::key_texts(&batch.schema, batch.keys.get(change.key)).unwrap();
+            let array = batch.columns.column(2);
+            let value = value_at(&crate::Type::Text, array.as_ref(), row as usize).unwrap();
+            let crate::Value::Text(text) = value else { continue };
+            let text = match batch.is_patched(2, row) {
+                true => {
+                    self.patches += 1;
+                    let base = &self.rows[&key.join(",")];
+                    crate::patch::apply(base, [text]).unwrap_or_else(|| panic!("{text} of {base}"))
+                }
+                false => text.to_owned(),
+            };
+            self.rows.insert(key.join(","), text);
+        }
+        self.states.push(self.rows.values().cloned().collect());
+        self.commits += 1;
+    }
+
+    fn progress(&mut self, _position: Place) {}
+
+    fn stop(&mut self, table: &TableId, reason: String) {
+        panic!("{table} stopped: {reason}");
+    }
+}
+
+/// The log has a transaction before reads see it: the server waits between the two for as long as it
+/// is told to (`binlog_group_commit_sync_delay`, where it does not wait for its disk).
+#[test]
+fn what_is_in_the_log_and_not_visible_is_not_said_to_be_seen() {
+    on_servers("race", |bed| async move {
+        if bed.flavor == Flavor::MariaDb {
+            // It waits before it writes to the log; chance has to do (above).
+            return;
+        }
+        let table = "CREATE TABLE t (id int primary key)";
+        let (mut admin, mut source, mut stream) = scene(&bed, &[table]).await;
+        let schema = tables(&mut source).await["t"].clone();
+        let mut reader = source.reader(1 << 20).await.unwrap();
+        let before = admin.text("a test", "SELECT @@GLOBAL.sync_binlog").await.unwrap();
+        let set = "SET GLOBAL sync_binlog = 0, GLOBAL binlog_group_commit_sync_delay = 1000000";
+        run(&mut admin, &[set]).await;
+        let mut writer = bed.admin().await;
+        let inserting = tokio::spawn(async move {
+            run(&mut writer, &["INSERT INTO t VALUES (1)"]).await;
+        });
+        let mut sink = Ordered::default();
+        while sink.inserted.is_empty() {
+            let message = stream.next().await.unwrap();
+            assert_eq!(stream.decode(&message, &mut sink).unwrap(), Decoded::Done);
+        }
+        let (gtid, _) = sink.inserted[0].clone();
+        let early = chunk(&mut reader, &schema, Rows::Next(Range::default())).await;
+        inserting.await.unwrap();
+        let late = chunk(&mut reader, &schema, Rows::Next(Range::default())).await;
+        let reset =
+            format!("SET GLOBAL sync_binlog = {before}, GLOBAL binlog_group_commit_sync_delay = 0");
+        run(&mut admin, &[&reset]).await;
+        let (early, late) = (early.unwrap(), late.unwrap());
+        assert!(early.rows.is_empty() && !early.view.sees(&gtid), "the race was not forced");
+        assert!(early.high.contains(&gtid), "what is being committed is waited for");
+        assert!(late.view.sees(&gtid) && late.rows == ["read Int(1)"]);
+    });
+}
+
+#[test]
+fn what_a_server_has_lost_is_told_from_what_it_has() {
+    on_servers("lost", |bed| async move {
+        let table = "CREATE TABLE t (id int primary key)";
+        let (mut admin, mut source, _stream) = scene(&bed, &[table]).await;
+        let schemas: Vec<_> = tables(&mut source).await.into_values().collect();
+        run(&mut admin, &["INSERT INTO t VALUES (1)"]).await;
+        let newest = source.establish(&schemas).await.unwrap().newest.unwrap();
+        // What another server would have made after it, of which this one knows nothing.
+        let mut held = newest.clone();
+        held.insert(
+            &match bed.flavor {
+                Flavor::MySql => {
+                    position::Gtid::try_from("3e11fa47-71ca-11e1-9e33-c80aa9429562:1".to_owned())
+                }
+                Flavor::MariaDb => position::Gtid::try_from("0-999-4000000000".to_owned()),
+            }
+            .unwrap(),
+        );
+        assert!(held.covers(&newest) && !newest.covers(&held));
+        let error = source.stream(&held, &schemas).await.map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Gap);
+    });
+}

@@ -164,10 +164,11 @@ pub fn shown(batch: &Batch) -> Vec<String> {
             if batch.is_unchanged(at, row) {
                 return "Unchanged".to_owned();
             }
-            format!(
-                "{:?}",
-                value_at(&column.kind, batch.columns.column(at).as_ref(), row as usize).unwrap()
-            )
+            let value = value_at(&column.kind, batch.columns.column(at).as_ref(), row as usize);
+            match batch.is_patched(at, row) {
+                true => format!("patch of {:?}", value.unwrap()),
+                false => format!("{:?}", value.unwrap()),
+            }
         };
         batch.schema.columns.iter().enumerate().map(value).collect::<Vec<_>>().join(" ")
     };

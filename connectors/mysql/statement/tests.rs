@@ -20,6 +20,8 @@ fn transactions_are_told_from_definitions() {
     assert_eq!(read("db", "ROLLBACK TO `x`"), Effect::RollbackTo);
     assert_eq!(read("db", "XA START X'61',X'',1"), Effect::BeginPrepared);
     assert_eq!(read("db", "XA COMMIT X'61',X'',1"), Effect::CommitPrepared);
+    assert_eq!(read("db", "XA ROLLBACK X'61',X'',1"), Effect::RollbackPrepared);
+    assert_eq!(read("db", "XA END X'61',X'',1"), Effect::Nothing);
     assert_eq!(read("db", "SAVEPOINT `x`"), Effect::Nothing);
     let made = "CREATE TABLE `b` (`id` int) START TRANSACTION";
     assert_eq!(read("db", made), Effect::CreateWithRows);

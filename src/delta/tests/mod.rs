@@ -80,6 +80,7 @@ pub(super) fn run(
             key,
             from: Cell { batch: 0, row: at },
             carried: Vec::new(),
+            patches: Vec::new(),
             optional: false,
         });
     }

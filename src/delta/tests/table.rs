@@ -31,6 +31,36 @@ async fn rows_come_change_and_go() {
     assert_eq!((again.rows(), again.files()), (0, 0));
 }
 
+/// Patches, staged and read again, of values in the lake and in the run. A row whose patch doesn't
+/// apply is gone, and named.
+#[tokio::test]
+async fn patches_are_applied_to_what_the_lake_holds() {
+    let lake = Lake::memory();
+    let mut table = Table::create(&lake, "s/t");
+    let rows = [(1, r#"{"a":1}"#), (2, r#"{"a":2}"#), (3, "[]"), (4, r#"{"a":4}"#)];
+    table.apply(&pairs_run(&[], &rows)).await.expect("applied");
+    commit(&mut table, 1).await;
+
+    let set = |name: &str| format!(r#"["compact",["set",["{name}"],0]]"#);
+    let mut builder = Builder::new(pairs());
+    for (id, name) in [(1, "b"), (2, "a"), (1, "c"), (3, "x"), (5, "x")] {
+        let row = [Value::Int(id), Value::Patch(set(name).into())];
+        builder.push(Op::Update, None, Some(&row)).expect("a row");
+    }
+    let bytes = crate::staged::encode(&[builder.finish()]).expect("staged");
+    let reader = crate::staged::Reader::open(bytes, 2).expect("read");
+    let batches = reader.collect::<Result<Vec<_>>>().expect("batches");
+    let applied = table.apply(&crate::collapse::collapse(batches).expect("collapsed")).await;
+    assert_eq!(applied.expect("applied").missing.len(), 2);
+    commit(&mut table, 2).await;
+    let left = [(1, r#"{"a":1,"b":0,"c":0}"#), (2, r#"{"a":0}"#), (4, r#"{"a":4}"#)];
+    assert_eq!(read_pairs(&lake, "s/t").await, owned(&left));
+    // The index knows which rows are there.
+    table.apply(&pairs_run(&[1, 2, 3], &[(3, "x")])).await.expect("applied");
+    commit(&mut table, 3).await;
+    assert_eq!(read_pairs(&lake, "s/t").await, owned(&[(3, "x"), (4, r#"{"a":4}"#)]));
+}
+
 #[tokio::test]
 async fn several_runs_are_one_commit() {
     let lake = Lake::memory();
