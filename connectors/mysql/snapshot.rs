@@ -29,7 +29,7 @@ use super::view;
 use crate::error::{Error, Result};
 use crate::pace::Pace;
 use crate::schema::{Identity, TableId, TableSchema, Type};
-use crate::source::{ChunkReader, KeyText, Part, Range, Rows, View};
+use crate::source::{ChunkReader, KeyText, Part, Position as _, Range, Rows, View};
 
 use self::rows::{Chunk, Keys};
 use self::sql::Select;
@@ -39,6 +39,10 @@ mod sql;
 
 /// Rows are handed on in batches of about this many bytes.
 const PART_BYTES: usize = 4_000_000;
+/// How long a moment is waited for in which nothing is committed, which an exact view takes.
+const EXACT: Duration = Duration::from_secs(120);
+const NEVER_EXACT: &str = "it has no key, and the server committed something at every moment for two \
+                           minutes, so that what a read of it sees can't be told; give it a primary key";
 /// Keys asked for in one statement.
 const KEYS_PER_STATEMENT: usize = 500;
 /// The longest walk along an index that looks for a bound, in rows: about a second. Larger tables
@@ -95,9 +99,19 @@ impl Reader {
         let (began, mut pause, mut said) = (Instant::now(), Duration::from_millis(5), false);
         loop {
             let view = view::open(&mut self.connection).await?;
-            let Some(missing) = must_see.iter().find(|gtid| !view.sees(gtid)) else {
-                let found = self.look(table).await?;
-                return Ok((view, found));
+            let missing = must_see.iter().find(|gtid| !view.sees(gtid));
+            let exact = table.identity != Identity::FullRow || self.is_exact(&view).await?;
+            let Some(missing) = missing else {
+                if exact {
+                    let found = self.look(table).await?;
+                    return Ok((view, found));
+                }
+                if began.elapsed() > EXACT {
+                    return Err(Error::table(table.id.clone(), NEVER_EXACT));
+                }
+                self.rollback().await?;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                continue;
             };
             if began.elapsed() > Duration::from_secs(10) && !said {
                 said = true;
@@ -109,6 +123,12 @@ impl Reader {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(500));
         }
+    }
+
+    /// Whether the view sees nothing but what it is known to see. Rows without a key can't be told
+    /// apart, so that what the log brings again would be doubled: their view has to be exact (S11).
+    async fn is_exact(&mut self, view: &Visible) -> Result<bool> {
+        Ok(view.visible.covers(&view::high(&mut self.connection).await?))
     }
 
     async fn rollback(&mut self) -> Result<()> {
