@@ -18,7 +18,7 @@ use support::Res;
 use support::jobs::{self, Job};
 
 /// Jobs at one time; each is mostly waiting for a daemon.
-const WORKERS: usize = 8;
+const WORKERS: usize = 6;
 
 fn main() {
     let mut args = Arguments::from_args();

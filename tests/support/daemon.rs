@@ -336,8 +336,19 @@ impl Drop for Daemon {
     }
 }
 
+/// How long the name of a source may be.
+const LONGEST_NAME: usize = 40;
+
 /// The name of a source for a case, unique on its server: slots live in one namespace.
 pub fn source_name(server: Server, label: &str) -> String {
     let label = label.to_lowercase().replace(['-', ':', '.'], "_");
-    format!("{}_{}_{label}", super::tag(), server.name())
+    let name = format!("{}_{}_{label}", super::tag(), server.name());
+    if name.len() <= LONGEST_NAME {
+        return name;
+    }
+    // What is cut off must not make two names one.
+    let mut hasher = std::hash::DefaultHasher::new();
+    std::hash::Hash::hash(&name, &mut hasher);
+    let hash = std::hash::Hasher::finish(&hasher) as u32;
+    format!("{}_{hash:08x}", &name[..LONGEST_NAME - 9])
 }

@@ -59,6 +59,10 @@ impl Board {
     }
 }
 
+/// Jobs of MongoDB's stand-in at one time: it does one thing after the other, and long transactions
+/// of many at once take it minutes.
+const OF_STAND_IN: usize = 2;
+
 /// Turns jobs into trials and starts `workers` threads on them (none when only listing).
 pub fn trials(jobs: Vec<Job>, workers: usize, list: bool) -> Vec<Trial> {
     let board = Arc::new(Board::default());
@@ -68,10 +72,15 @@ pub fn trials(jobs: Vec<Job>, workers: usize, list: bool) -> Vec<Trial> {
     });
     let trials = trials.collect();
     if !list {
-        let queue = Arc::new(Mutex::new(VecDeque::from(jobs)));
-        for _ in 0..workers {
-            let (queue, board) = (queue.clone(), board.clone());
-            std::thread::spawn(move || work(&queue, &board));
+        let of_stand_in = |job: &Job| job.names.iter().any(|name| name.contains("::mongo::"));
+        let (slow, others): (VecDeque<Job>, VecDeque<Job>) =
+            jobs.into_iter().partition(of_stand_in);
+        for (queue, workers) in [(slow, workers.min(OF_STAND_IN)), (others, workers)] {
+            let queue = Arc::new(Mutex::new(queue));
+            for _ in 0..workers {
+                let (queue, board) = (queue.clone(), board.clone());
+                std::thread::spawn(move || work(&queue, &board));
+            }
         }
     }
     trials
