@@ -140,6 +140,22 @@ fn server_ddl_that_needs_no_snapshot() {
 }
 
 #[test]
+fn server_ddl_that_is_converted() {
+    const T: &str = "create table t(id int primary key, v text, w text, n numeric(8,2));\n
+        insert into t values (1,'a','b',1)";
+    on_servers("converted_ddl", async |server| {
+        for ddl in [
+            "alter table t rename v to x",
+            "alter table t rename id to key",
+            "alter table t rename v to tmp;\nalter table t rename w to v;\nalter table t rename tmp to w",
+            "alter table t alter n type numeric(12,2)",
+        ] {
+            assert_eq!(evolution(&server, T, ddl).await, Evolution::Convert, "{ddl}");
+        }
+    });
+}
+
+#[test]
 fn server_ddl_that_needs_a_snapshot() {
     const T: &str = "create table t(id int primary key, v text, w int);\n
         insert into t values (1,'a',1)";
@@ -159,10 +175,6 @@ fn server_ddl_that_needs_a_snapshot() {
             (BARE, "alter table t add column ser serial"),
             (T, "alter table t alter w type int using w*100"),
             (BARE, "alter table t alter v type int using v*100"),
-            (
-                T,
-                "alter table t rename v to tmp;\nalter table t rename w to v;\nalter table t rename tmp to w",
-            ),
             (T, "alter table t alter w type bigint"),
             (T, "drop table t;\ncreate table t(id int primary key, v text, w int)"),
             (T, "alter table t set unlogged;\ninsert into t values (2);\nalter table t set logged"),
