@@ -253,11 +253,6 @@ impl Shaping {
         &self.lake
     }
 
-    /// What becomes of updates and deletes.
-    pub fn mode(&self) -> Mode {
-        self.mode
-    }
-
     /// The first column that has to be known whole, and of which a batch has a part only.
     fn first_patched(&self, batch: &Batch) -> Option<usize> {
         let patched = (0..).zip(&batch.patched).filter(|(_, rows)| !rows.is_empty());

@@ -49,8 +49,9 @@ impl Table {
     }
 
     /// Goes over to `schema`, in which columns have other names or wider types, by writing all rows
-    /// with them; `remove`: without columns that `schema` hasn't any more. Says [`Evolution::Snapshot`], and does nothing, where the table is too large for
-    /// that, or still has another column of such a name.
+    /// with them; `remove`: without columns that `schema` hasn't any more. Says
+    /// [`Evolution::Snapshot`], and does nothing, where the table is too large for that, or still
+    /// has another column of such a name.
     ///
     /// # Errors
     /// When the store doesn't answer. The table is then as it was before.
@@ -129,12 +130,7 @@ impl Table {
         let mut next = 0;
         while let Some(batch) = batches.try_next().await? {
             let end = next + batch.num_rows() as u64;
-            let from = gone.partition_point(|row| *row < next);
-            let to = gone.partition_point(|row| *row < end);
-            let kept = match from == to {
-                true => batch,
-                false => without(&batch, &gone[from..to], next)?,
-            };
+            let kept = without(batch, &gone, next)?;
             draft.keep(&(plan.change)(&kept)?, file, next..end).await?;
             next = end;
         }

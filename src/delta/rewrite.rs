@@ -349,12 +349,7 @@ impl Table {
         let mut key = Vec::new();
         while let Some(batch) = batches.try_next().await? {
             let end = next + batch.num_rows() as u64;
-            let from = gone.partition_point(|row| *row < next);
-            let to = gone.partition_point(|row| *row < end);
-            let kept = match from == to {
-                true => batch,
-                false => without(&batch, &gone[from..to], next)?,
-            };
+            let kept = without(batch, gone, next)?;
             next = end;
             draft.write(&kept, index.next()).await?;
             let keys = KeyReader::new(&schema, key_arrays(&schema, layout, &kept));
@@ -559,13 +554,20 @@ fn key_arrays<'a>(
     places.map(|place| batch.column(place)).collect()
 }
 
-/// The rows of a batch, which starts at row `first` of its file, that are not doomed.
-pub(super) fn without(batch: &RecordBatch, doomed: &[u64], first: u64) -> Result<RecordBatch> {
+/// The rows of a batch, which starts at row `first` of its file, without those that are `gone`
+/// (ascending numbers of rows of the file).
+pub(super) fn without(batch: RecordBatch, gone: &[u64], first: u64) -> Result<RecordBatch> {
+    let end = first + batch.num_rows() as u64;
+    let from = gone.partition_point(|row| *row < first);
+    let to = gone.partition_point(|row| *row < end);
+    if from == to {
+        return Ok(batch);
+    }
     let mut kept = vec![true; batch.num_rows()];
-    for row in doomed {
+    for row in &gone[from..to] {
         if let Some(kept) = kept.get_mut((row - first) as usize) {
             *kept = false;
         }
     }
-    filter_record_batch(batch, &BooleanArray::from(kept)).map_err(arrow_fault)
+    filter_record_batch(&batch, &BooleanArray::from(kept)).map_err(arrow_fault)
 }

@@ -128,9 +128,14 @@ pub(super) fn select(
             let message = format!("column {} is an array, which can't be hashed", column.name);
             return Err(fault(message).remedy("mask it by \"drop\" or a constant, or leave it out"));
         }
-        let is_known = |known: &TableSchema| known.columns.iter().any(|has| has.id == column.id);
-        if wanted && (known.is_none_or(is_known) || key.contains(&from)) {
-            let name = shape.rename.get(&column.name).unwrap_or(&column.name).clone();
+        let name = shape.rename.get(&column.name).unwrap_or(&column.name).clone();
+        // An id that doesn't last is that of whatever column stands in the place.
+        let is_same = |has: &Column| match source.lasting_ids {
+            true => has.id == column.id,
+            false => has.name == name,
+        };
+        let is_known = known.is_none_or(|known| known.columns.iter().any(is_same));
+        if wanted && (is_known || key.contains(&from)) {
             columns.push(Selected { from, name, mask });
         }
     }

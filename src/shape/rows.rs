@@ -76,8 +76,7 @@ pub(super) fn soft_delete(shaping: &Shaping, batch: &Batch) -> Result<Batch> {
                 }
             }
             for (from, rows) in from.iter().zip(&mut patched_rows) {
-                let patched = batch.patched.get(*from);
-                if patched.is_some_and(|of| of.binary_search(&row).is_ok()) {
+                if batch.is_patched(*from, row) {
                     rows.push(number);
                 }
             }

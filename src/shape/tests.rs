@@ -331,4 +331,11 @@ fn new_columns_are_ignored_if_that_was_asked_for() {
     };
     assert_eq!(names(None), ["id", "email", "region", "at"]);
     assert_eq!(names(Some(&known)), ["id", "email", "at"]);
+    // MySQL numbers columns by place: what was there is known by its name.
+    let mut places = TableSchema::clone(&keyed());
+    places.lasting_ids = false;
+    (1..).zip(&mut known.columns).for_each(|(place, column)| column.id = place);
+    let shaping = Shaping::new(&shape, &Arc::new(places), Some(&known)).expect("a shape");
+    let names: Vec<_> = shaping.lake().columns.iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(names, ["id", "email", "at"]);
 }

@@ -249,7 +249,7 @@ impl Slot {
     /// Why the rows that the table has are not of the shape that is asked for, if they aren't: they
     /// are read again, where they can be.
     pub(super) fn is_of_another_shape(&self) -> Option<String> {
-        let table = self.table.as_ref().filter(|table| table.rows() > 0)?;
+        let table = self.table.as_ref().filter(|table| table.schema().is_some())?;
         let was = table.origin().map_or("", |origin| origin.shape.as_str());
         let is = self.shape.text();
         (was != is).then(|| "its shape was changed in the configuration".to_owned())

@@ -535,3 +535,15 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn a_table_without_rows_has_a_shape_too() {
+    let lake = Lake::memory();
+    let mut table = Table::create(&lake, PATH);
+    table.evolve(&schema()).expect("evolved");
+    let soft = Shape { mode: Mode::SoftDelete, ..Shape::default() };
+    let slot = Slot::new(table, None, soft.clone());
+    assert!(slot.is_of_another_shape().is_some(), "its rows would lack the columns of the mode");
+    let new = Slot::new(Table::create(&lake, PATH), None, soft);
+    assert_eq!(new.is_of_another_shape(), None, "a table that is not there yet gets it at once");
+}
