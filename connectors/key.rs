@@ -407,17 +407,8 @@ fn part_text<'a>(kind: &Type, key: &'a [u8]) -> Option<(String, &'a [u8])> {
         Type::Date => int().map(|(days, rest)| (date_text(days, ""), rest))?,
         Type::Timestamp | Type::LocalTimestamp => {
             let (micros, rest) = int()?;
-            let (days, in_day) =
-                (micros.div_euclid(86_400_000_000), micros.rem_euclid(86_400_000_000));
-            let (seconds, fraction) = (in_day / 1_000_000, in_day % 1_000_000);
             let zone = if *kind == Type::Timestamp { "+00" } else { "" };
-            let time = format!(
-                " {:02}:{:02}:{:02}.{fraction:06}{zone}",
-                seconds / 3600,
-                seconds / 60 % 60,
-                seconds % 60
-            );
-            (date_text(days, &time), rest)
+            (timestamp_text(micros.into(), zone), rest)
         }
         Type::List(_) => return None,
     })
@@ -432,8 +423,17 @@ fn decimal_text(value: i128, scale: u8) -> String {
     format!("{sign}{whole}{point}{fraction}")
 }
 
+/// `2024-02-29 10:30:45.123456` and `zone`, of microseconds of Unix time.
+pub(crate) fn timestamp_text(micros: i128, zone: &str) -> String {
+    const DAY: i128 = 86_400_000_000;
+    let (days, in_day) = (micros.div_euclid(DAY) as i64, micros.rem_euclid(DAY));
+    let (seconds, fraction) = (in_day / 1_000_000, in_day % 1_000_000);
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    date_text(days, &format!(" {hours:02}:{minutes:02}:{seconds:02}.{fraction:06}{zone}"))
+}
+
 /// `2024-02-29`, `0044-03-15 BC`, with `time` before the era.
-fn date_text(days: i64, time: &str) -> String {
+pub(crate) fn date_text(days: i64, time: &str) -> String {
     let (year, month, day) = civil(days);
     match year > 0 {
         true => format!("{year:04}-{month:02}-{day:02}{time}"),

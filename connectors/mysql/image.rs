@@ -171,7 +171,10 @@ pub fn value<'a>(field: &Field, logged: Logged, bytes: &'a [u8]) -> Result<Value
         }
         Kind::Int { unsigned, .. } => {
             let number = Input(bytes).unsigned(bytes.len()).ok_or(Misfit::Form)?;
-            let unused = 64_u32.saturating_sub(8 * bytes.len() as u32);
+            let unused = match bytes.len() {
+                0 => return Err(Misfit::Form),
+                length => 64_u32.saturating_sub(8 * length as u32),
+            };
             let number = match unsigned {
                 true => number as i64,
                 false => (number << unused) as i64 >> unused,

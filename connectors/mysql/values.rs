@@ -213,6 +213,9 @@ impl Date {
         if month == 0 || day == 0 {
             return Err(Misfit::Zero);
         }
+        if year > 9999 {
+            return Err(Misfit::Impossible);
+        }
         let number = days(year.into(), month, day);
         match civil(number) == (i64::from(year), month, day) {
             true => Ok(number),

@@ -18,9 +18,10 @@ use tokio_postgres::Client;
 
 use crate::error::Result;
 use crate::filter::TableFilter;
+use crate::postgres::binary::Form;
 use crate::postgres::decode::{Relation, RelationMessage};
 use crate::postgres::types::{Types, lake_type, text_type};
-use crate::schema::{Column, Compare, TableId, TableSchema};
+use crate::schema::{Column, Compare, TableId, TableSchema, Type};
 use crate::source::Resolved;
 
 mod identity;
@@ -70,6 +71,8 @@ pub(super) struct Access {
     pub order: Vec<usize>,
     /// The SQL type of each key column.
     pub casts: Vec<String>,
+    /// How the values of each column come.
+    pub forms: Vec<Form>,
     /// Its pages, by the server's estimate.
     pub pages: u64,
 }
@@ -177,6 +180,7 @@ fn look(row: TableRow, types: &Types, options: &Options) -> Result<Look> {
         filter: row.filter.clone(),
         order,
         casts,
+        forms: columns.iter().map(|column| form(column, types, texts)).collect(),
         pages: row.pages,
     };
     let rows = row.rows.max(0.0) as u64;
@@ -187,13 +191,21 @@ fn look(row: TableRow, types: &Types, options: &Options) -> Result<Look> {
     Ok(Look::Kept(Box::new(Table { relation, rows, access })))
 }
 
-fn lake_column(column: &ColumnRow, types: &Types, texts: &[String]) -> Column {
+fn kind(column: &ColumnRow, types: &Types, texts: &[String]) -> Type {
     let as_text = texts.contains(&column.name);
     let map = if as_text { text_type } else { lake_type };
+    map(types, column.type_oid, column.typmod)
+}
+
+fn form(column: &ColumnRow, types: &Types, texts: &[String]) -> Form {
+    Form::of(types, column.type_oid, column.typmod, &kind(column, types, texts))
+}
+
+fn lake_column(column: &ColumnRow, types: &Types, texts: &[String]) -> Column {
     Column {
         id: column.id,
         name: column.name.clone(),
-        kind: map(types, column.type_oid, column.typmod),
+        kind: kind(column, types, texts),
         source_type: format!("{}/{}", column.type_oid, column.typmod),
         missing: column.missing.clone(),
         compare: Compare::EXACT,

@@ -18,6 +18,7 @@ use crate::schema::{TableId, TableSchema};
 use crate::secret::Secret;
 use crate::source::{Catalog, Established, Finding, Listed};
 
+mod binary;
 pub mod catalog;
 mod check;
 pub mod connection;

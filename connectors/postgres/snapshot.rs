@@ -181,7 +181,7 @@ impl Reader {
             self.paces.get(&table.id).copied().unwrap_or_else(|| Pace::first(width(found)));
         let limit = pace.rows(self.chunk_bytes);
         let select = Select { schema: table, access: &found.access };
-        let mut rows = CopiedRows::new(table);
+        let mut rows = CopiedRows::new(table, &found.access.forms);
         self.execute(ALONG_THE_INDEX, table).await?;
         let began = Instant::now();
         let most = (2.0 * self.chunk_bytes) as u64;
@@ -189,7 +189,10 @@ impl Reader {
         pace.learn(rows.count(), rows.bytes(), began.elapsed().saturating_sub(copied.waited));
         self.paces.insert(table.id.clone(), pace);
         let more = rows.count() >= limit || !copied.whole;
-        let rest = more.then(|| Range { after: Some(rows.last_key()), ..range });
+        let rest = match more {
+            true => Some(Range { after: Some(rows.last_key()?), ..range }),
+            false => None,
+        };
         if !copied.whole {
             // The server still sends; only the end of the connection stops it.
             self.client = self.server.client().await?;
@@ -207,7 +210,7 @@ impl Reader {
         send: &Parts,
     ) -> Result<()> {
         let select = Select { schema: table, access: &found.access };
-        let mut rows = CopiedRows::new(table);
+        let mut rows = CopiedRows::new(table, &found.access.forms);
         self.execute(ALONG_THE_INDEX, table).await?;
         for some in keys.chunks(KEYS_PER_STATEMENT) {
             self.copy(&select.keys(some), &mut rows, u64::MAX, send).await?;
@@ -216,7 +219,7 @@ impl Reader {
     }
 
     async fn all(&self, table: &Arc<TableSchema>, found: &Table, send: &Parts) -> Result<()> {
-        let mut rows = CopiedRows::new(table);
+        let mut rows = CopiedRows::new(table, &found.access.forms);
         let select = Select { schema: table, access: &found.access };
         self.copy(&select.all(), &mut rows, u64::MAX, send).await?;
         finish(rows, send).await

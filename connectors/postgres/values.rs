@@ -1,4 +1,5 @@
-//! Postgres' text output of one value → [`Value`], for the stream and the snapshot alike.
+//! Postgres' text output of one value → [`Value`]: all of the stream, and of the snapshot what has no
+//! form in [`binary`](super::binary).
 //!
 //! The forms are those of a session with `DateStyle=ISO`, `TimeZone=UTC`, `extra_float_digits=3`,
 //! `bytea_output=hex` and `client_encoding=UTF8`; every connection pins them. A value that the
@@ -100,7 +101,7 @@ fn into_owned(value: Value<'_>) -> Value<'static> {
     }
 }
 
-fn utf8(text: &[u8]) -> Result<&str, Misfit> {
+pub(super) fn utf8(text: &[u8]) -> Result<&str, Misfit> {
     std::str::from_utf8(text).map_err(|_| Misfit::Encoding)
 }
 
@@ -201,7 +202,7 @@ fn unscaled(whole: &[u8], fraction: &[u8]) -> Option<i128> {
     Some(value)
 }
 
-fn power_of_ten(exponent: usize) -> Option<i128> {
+pub(super) fn power_of_ten(exponent: usize) -> Option<i128> {
     const POWERS: [i128; 39] = {
         let mut powers = [1; 39];
         let mut at = 1;

@@ -1,54 +1,56 @@
-//! COPY … TO STDOUT in text format → rows (PostgreSQL docs, COPY, "Text Format").
-//!
-//! Lines end in a newline, fields are separated by a tab; both, and the backslash, are written with
-//! a backslash inside a field, so that splitting needs no state. `\N` alone is null.
+//! COPY … TO STDOUT in binary format → rows (PostgreSQL docs, COPY, "Binary Format"): a header;
+//! tuples, each a number of fields and the fields, each a length and so many bytes; and a tuple of
+//! −1 fields at the end.
 
 use std::sync::Arc;
 
 use crate::batch::{Batch, Builder};
 use crate::change::{Op, Value};
 use crate::error::{Error, Result};
-use crate::postgres::values::{Misfit, parse, stop_reason};
+use crate::key::{key_texts, value_text};
+use crate::postgres::binary::Form;
+use crate::postgres::values::{Misfit, stop_reason};
 use crate::schema::{TableId, TableSchema};
 use crate::source::KeyText;
+
+const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
+/// The signature, flags, and the length of an extension.
+const HEADER: usize = SIGNATURE.len() + 8;
 
 /// Rows of one table, as they come in.
 #[derive(Debug)]
 pub(super) struct Rows {
     schema: Arc<TableSchema>,
+    /// By column.
+    forms: Vec<Form>,
     builder: Builder,
-    /// The beginning of a line whose end has not come yet.
+    at: Place,
+    /// The beginning of a tuple whose end has not come yet.
     partial: Vec<u8>,
-    /// The last field that had to be unescaped.
-    unescaped: Vec<u8>,
-    last_key: KeyText,
+    /// The key of the last row that was taken.
+    last_key: Vec<u8>,
     count: u64,
     bytes: u64,
 }
 
-/// The fields of a line.
-struct Fields<'a> {
-    line: &'a [u8],
-    start: usize,
-    marks: memchr::Memchr2<'a>,
-    ended: bool,
-}
-
-/// A field as it stands in its line.
-#[derive(Clone, Copy)]
-struct Field<'a> {
-    raw: &'a [u8],
-    escaped: bool,
+/// How far a COPY has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Header,
+    Tuples,
+    End,
 }
 
 impl Rows {
-    pub(super) fn new(schema: &Arc<TableSchema>) -> Self {
+    /// Of a table whose columns come in `forms`.
+    pub(super) fn new(schema: &Arc<TableSchema>, forms: &[Form]) -> Self {
         Self {
             builder: Builder::new(schema.clone()),
             schema: schema.clone(),
+            forms: forms.to_vec(),
+            at: Place::Header,
             partial: Vec::new(),
-            unescaped: Vec::new(),
-            last_key: vec![String::new(); schema.key().len()],
+            last_key: Vec::new(),
             count: 0,
             bytes: 0,
         }
@@ -78,173 +80,168 @@ impl Rows {
         self.builder.is_empty()
     }
 
-    /// The key of the last row; empty texts before the first.
-    pub(super) fn last_key(&self) -> KeyText {
-        self.last_key.clone()
+    /// The key of the last row, of which there must be one.
+    ///
+    /// # Errors
+    /// When a key of this type can't be written as text: such a table is read whole.
+    pub(super) fn last_key(&self) -> Result<KeyText> {
+        let last = self.builder.changes().last();
+        let key = last.map_or(&*self.last_key, |change| self.builder.keys().get(change.key));
+        key_texts(&self.schema, key).ok_or_else(|| {
+            Error::internal("a key can't be written as text").with("table", &self.schema.id)
+        })
     }
 
     /// Takes the rows read since the last time.
     pub(super) fn take(&mut self) -> Batch {
+        if let Some(change) = self.builder.changes().last() {
+            self.last_key.clear();
+            self.last_key.extend_from_slice(self.builder.keys().get(change.key));
+        }
         let next = self.builder.successor();
         std::mem::replace(&mut self.builder, next).finish()
     }
 
-    /// Reads `data`, which may begin and end within a line, though a server sends whole ones.
+    /// Reads `data`, which may begin and end anywhere, though a server sends whole tuples.
     ///
     /// # Errors
-    /// When a value doesn't fit its column, or a line has not as many fields as the table columns.
+    /// When a value doesn't fit its column, or a tuple has not as many fields as the table columns.
     pub(super) fn push(&mut self, data: &[u8]) -> Result<()> {
         self.bytes += data.len() as u64;
-        let mut rest = data;
-        while let Some(end) = memchr::memchr(b'\n', rest) {
-            let (line, after) = rest.split_at(end);
-            rest = after.get(1..).unwrap_or_default();
-            if self.partial.is_empty() {
-                self.append(line)?;
-            } else {
-                let mut whole = std::mem::take(&mut self.partial);
-                whole.extend(line);
-                self.append(&whole)?;
-            }
+        if self.partial.is_empty() {
+            let read = self.read(data)?;
+            self.partial.extend_from_slice(data.get(read..).unwrap_or_default());
+        } else {
+            let mut whole = std::mem::take(&mut self.partial);
+            whole.extend_from_slice(data);
+            let read = self.read(&whole)?;
+            whole.drain(..read);
+            self.partial = whole;
         }
-        self.partial.extend(rest);
         Ok(())
     }
 
-    /// Says that no more data comes.
+    /// Says that no more data comes of this COPY; another may follow.
     ///
     /// # Errors
-    /// When the last line has no end.
-    pub(super) fn end(&self) -> Result<()> {
-        match self.partial.is_empty() {
-            true => Ok(()),
-            false => Err(malformed(&self.schema.id)),
+    /// When it has not come to its end.
+    pub(super) fn end(&mut self) -> Result<()> {
+        match std::mem::replace(&mut self.at, Place::Header) {
+            Place::End if self.partial.is_empty() => Ok(()),
+            _ => Err(malformed(&self.schema.id)),
         }
     }
 
-    fn append(&mut self, line: &[u8]) -> Result<()> {
-        let Self { schema, builder, unescaped, .. } = self;
-        let mut fields = Fields::of(line);
+    /// Reads what is whole in `data`, and says how many bytes that were.
+    fn read(&mut self, data: &[u8]) -> Result<usize> {
+        let mut rest = data;
+        loop {
+            match self.at {
+                Place::Header => {
+                    let Some((head, after)) = rest.split_first_chunk::<HEADER>() else { break };
+                    // Neither flags (such as OIDs, long gone) nor an extension are known.
+                    if !head.starts_with(SIGNATURE) || !head.ends_with(&[0; 8]) {
+                        return Err(malformed(&self.schema.id));
+                    }
+                    (self.at, rest) = (Place::Tuples, after);
+                }
+                Place::Tuples => {
+                    let Some((fields, after)) = int16(rest) else { break };
+                    if fields == -1 {
+                        (self.at, rest) = (Place::End, after);
+                    } else {
+                        if usize::try_from(fields) != Ok(self.forms.len()) {
+                            return Err(malformed(&self.schema.id));
+                        }
+                        let Some(length) = whole(after, self.forms.len()) else { break };
+                        let (tuple, after) = after.split_at(length);
+                        self.append(tuple)?;
+                        rest = after;
+                    }
+                }
+                Place::End if rest.is_empty() => break,
+                Place::End => return Err(malformed(&self.schema.id)),
+            }
+        }
+        Ok(data.len() - rest.len())
+    }
+
+    fn append(&mut self, tuple: &[u8]) -> Result<()> {
+        let Self { schema, forms, builder, .. } = self;
+        let mut fields = Fields(tuple);
         let mut row = builder.row();
-        for (at, column) in schema.columns.iter().enumerate() {
+        for (at, (column, form)) in schema.columns.iter().zip(forms.iter()).enumerate() {
             let Some(field) = fields.next() else { return Err(malformed(&schema.id)) };
-            let value = match field.text(unescaped) {
+            let value = match field {
                 None => Value::Null,
-                Some(text) => parse(&column.kind, text)
-                    .map_err(|misfit| misfits(schema, line, at, text, misfit))?,
+                Some(bytes) => form
+                    .parse(&column.kind, bytes)
+                    .map_err(|misfit| misfits(schema, forms, tuple, at, misfit))?,
             };
             row.push(&value);
         }
-        if fields.next().is_some() {
-            return Err(malformed(&schema.id));
-        }
         row.finish(Op::Read, None)?;
         self.count += 1;
-        self.note_key(line);
         Ok(())
     }
+}
 
-    /// Keeps the text of a row's key.
-    fn note_key(&mut self, line: &[u8]) {
-        let Self { schema, unescaped, last_key, .. } = self;
-        let (mut fields, mut next) = (Fields::of(line), 0);
-        // A key's columns come first as a rule, so this is one step.
-        for (text, &at) in last_key.iter_mut().zip(schema.key()) {
-            if at < next {
-                (fields, next) = (Fields::of(line), 0);
+/// The length of the `fields` that `data` begins with; `None` when they are not all there.
+fn whole(data: &[u8], fields: usize) -> Option<usize> {
+    let mut at = 0;
+    for _ in 0..fields {
+        let length = i32::from_be_bytes(*data.get(at..)?.first_chunk()?);
+        // Below −1 there is none; a field that is then missing says so.
+        at += 4 + usize::try_from(length).unwrap_or(0);
+    }
+    (at <= data.len()).then_some(at)
+}
+
+fn int16(data: &[u8]) -> Option<(i16, &[u8])> {
+    let (number, rest) = data.split_first_chunk()?;
+    Some((i16::from_be_bytes(*number), rest))
+}
+
+/// The fields of a tuple; `None` for a null.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Option<&'a [u8]>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let (length, rest) = self.0.split_first_chunk()?;
+        match i32::from_be_bytes(*length) {
+            -1 => {
+                self.0 = rest;
+                Some(None)
             }
-            let field = fields.nth(at - next);
-            next = at + 1;
-            let part = field.and_then(|field| std::str::from_utf8(field.text(unescaped)?).ok());
-            text.clear();
-            text.push_str(part.unwrap_or_default());
+            length => {
+                let (field, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+                self.0 = rest;
+                Some(Some(field))
+            }
         }
     }
 }
 
 fn malformed(table: &TableId) -> Error {
-    Error::internal("COPY sent a line that is none").with("table", table)
+    Error::internal("COPY sent a row that is none").with("table", table)
 }
 
-/// The error for `text` in column `at` of a line.
-fn misfits(schema: &TableSchema, line: &[u8], at: usize, text: &[u8], misfit: Misfit) -> Error {
-    let mut unescaped = Vec::new();
-    let texts = Fields::of(line).map(|field| field.text(&mut unescaped).map(<[u8]>::to_vec));
+/// The error for the value in column `at` of a tuple.
+fn misfits(schema: &TableSchema, forms: &[Form], tuple: &[u8], at: usize, misfit: Misfit) -> Error {
+    let fields: Vec<_> = Fields(tuple).collect();
+    let field = |at: usize| Some((schema.columns.get(at)?, *forms.get(at)?, (*fields.get(at)?)?));
+    let shown = field(at).map(|(column, form, bytes)| form.show(&column.kind, bytes));
+    let texts = (0..fields.len()).map(|at| {
+        let (column, form, bytes) = field(at)?;
+        value_text(&column.kind, &form.parse(&column.kind, bytes).ok()?)
+    });
     let texts: Vec<_> = texts.collect();
-    let text_of = |at: usize| texts.get(at)?.as_deref();
-    Error::table(schema.id.clone(), stop_reason(schema, at, text, misfit, text_of))
-}
-
-impl<'a> Fields<'a> {
-    fn of(line: &'a [u8]) -> Self {
-        // One search for both: a field is short, and starting a search costs more than its bytes.
-        let marks = memchr::memchr2_iter(b'\t', b'\\', line);
-        Self { line, start: 0, marks, ended: false }
-    }
-}
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Field<'a>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Field<'a>> {
-        if self.ended {
-            return None;
-        }
-        let mut escaped = false;
-        let end = loop {
-            match self.marks.next() {
-                Some(at) if self.line[at] == b'\\' => escaped = true,
-                Some(at) => break at,
-                None => {
-                    self.ended = true;
-                    break self.line.len();
-                }
-            }
-        };
-        let raw = &self.line[self.start..end];
-        self.start = end + 1;
-        Some(Field { raw, escaped })
-    }
-}
-
-impl<'a> Field<'a> {
-    /// What it says; `None` when it is null.
-    #[inline]
-    fn text<'b>(self, unescaped: &'b mut Vec<u8>) -> Option<&'b [u8]>
-    where
-        'a: 'b,
-    {
-        match self {
-            Self { raw, escaped: false } => Some(raw),
-            Self { raw: b"\\N", .. } => None,
-            Self { raw, .. } => {
-                unescaped.clear();
-                unescape(raw, unescaped);
-                Some(unescaped)
-            }
-        }
-    }
-}
-
-fn unescape(field: &[u8], out: &mut Vec<u8>) {
-    let mut rest = field;
-    while let Some(at) = memchr::memchr(b'\\', rest) {
-        let (plain, escaped) = rest.split_at(at);
-        out.extend(plain);
-        let Some((&byte, after)) = escaped.get(1..).and_then(<[u8]>::split_first) else { return };
-        out.push(match byte {
-            b'b' => 8,
-            b'f' => 12,
-            b'n' => b'\n',
-            b'r' => b'\r',
-            b't' => b'\t',
-            b'v' => 11,
-            byte => byte,
-        });
-        rest = after;
-    }
-    out.extend(rest);
+    let text_of = |at: usize| Some(texts.get(at)?.as_deref()?.as_bytes());
+    let value = shown.unwrap_or_default();
+    Error::table(schema.id.clone(), stop_reason(schema, at, &value, misfit, text_of))
 }
 
 #[cfg(test)]
@@ -278,41 +275,82 @@ mod tests {
         })
     }
 
-    const DATA: &[u8] = b"1\ta\\tb\\nc\\\\N\\\x01\t\\\\x00ff\t\\N\n2\t\\\\N\t\\N\t2024-02-29\n";
+    const FORMS: [Form; 4] = [Form::Native, Form::Text, Form::Native, Form::Native];
+
+    fn rows() -> Rows {
+        Rows::new(&schema(), &FORMS)
+    }
+
+    fn copied(tuples: &[[Option<&[u8]>; 4]]) -> Vec<u8> {
+        let mut data = [&SIGNATURE[..], &[0; 8]].concat();
+        for tuple in tuples {
+            data.extend(4_i16.to_be_bytes());
+            for field in tuple {
+                data.extend(field.map_or(-1, |field| field.len() as i32).to_be_bytes());
+                data.extend(field.unwrap_or_default());
+            }
+        }
+        data.extend((-1_i16).to_be_bytes());
+        data
+    }
 
     #[test]
-    fn lines_may_come_in_any_pieces() {
-        for cut in 0..DATA.len() {
-            let mut rows = Rows::new(&schema());
-            let (head, tail) = DATA.split_at(cut);
+    fn tuples_may_come_in_any_pieces() {
+        let data = copied(&[
+            [Some(&[0, 0, 0, 1]), Some(b"a\tb\nc"), Some(&[0, 255]), None],
+            [Some(&[0, 0, 0, 2]), Some(b"\\N"), None, Some(&8825_i32.to_be_bytes())],
+        ]);
+        for cut in 0..data.len() {
+            let mut rows = rows();
+            let (head, tail) = data.split_at(cut);
             assert!(rows.push(head).is_ok() && rows.push(tail).is_ok() && rows.end().is_ok());
-            assert_eq!((rows.count(), rows.bytes()), (2, DATA.len() as u64));
-            assert_eq!(rows.last_key(), ["2", "\\N"]);
+            assert_eq!((rows.count(), rows.bytes()), (2, data.len() as u64));
+            assert_eq!(rows.last_key().unwrap(), ["2", "\\N"]);
             let batch = rows.take();
-            let text = |row| value_at(&Type::Text, batch.columns.column(1).as_ref(), row);
-            assert_eq!(text(0), Some(Value::Text("a\tb\nc\\N\x01")));
-            assert_eq!(text(1), Some(Value::Text("\\N")));
-            let bytes = |row| value_at(&Type::Binary, batch.columns.column(2).as_ref(), row);
-            assert_eq!(bytes(0), Some(Value::Binary(vec![0, 255].into())));
-            assert_eq!(bytes(1), Some(Value::Null));
+            assert_eq!(rows.last_key().unwrap(), ["2", "\\N"]);
+            let value = |at: usize, row| {
+                let array = batch.columns.column(at);
+                value_at(&batch.schema.columns[at].kind, array.as_ref(), row).unwrap()
+            };
+            assert_eq!(value(1, 0), Value::Text("a\tb\nc"));
+            assert_eq!(value(1, 1), Value::Text("\\N"));
+            assert_eq!(value(2, 0), Value::Binary(vec![0, 255].into()));
+            assert_eq!(value(2, 1), Value::Null);
+            assert_eq!((value(3, 0), value(3, 1)), (Value::Null, Value::Date(19_782)));
+            // A COPY may follow on another, and one that breaks off is no whole one.
+            assert!(rows.push(&data).is_ok() && rows.end().is_ok());
+            assert!(rows.push(head).is_ok() && rows.end().is_err());
         }
     }
 
     #[test]
     fn a_misfit_names_its_row() {
-        let error = Rows::new(&schema()).push(b"7\tx\t\\N\tinfinity\n").map_err(|e| e.to_string());
-        assert!(
-            error.is_err_and(|text| text.contains("column d of row id=7, v=x holds 'infinity'"))
-        );
-        assert!(Rows::new(&schema()).push(b"7\tx\n").is_err());
+        let infinity = i32::MAX.to_be_bytes();
+        let data = copied(&[[Some(&[0, 0, 0, 7]), Some(b"x"), None, Some(&infinity)]]);
+        let error = rows().push(&data).map_err(|error| error.to_string());
+        let expected = "column d of row id=7, v=x holds 'infinity'";
+        assert!(error.as_ref().is_err_and(|text| text.contains(expected)), "{error:?}");
+    }
+
+    #[test]
+    fn what_is_no_copy_is_refused() {
+        let data = copied(&[]);
+        assert!(rows().push(&[&data[..], b"x"].concat()).is_err());
+        assert!(rows().push(&data[1..]).is_err());
+        let head = &data[..HEADER];
+        assert!(rows().push(&[head, &3_i16.to_be_bytes()].concat()).is_err());
+        let short = [head, &4_i16.to_be_bytes(), &[0xff, 0xff, 0xff, 0xfe].repeat(4)].concat();
+        assert!(rows().push(&short).is_err());
     }
 
     proptest! {
         #[test]
         fn no_bytes_panic(data in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let mut rows = Rows::new(&schema());
-            let _ = rows.push(&data);
-            let _ = rows.end();
+            for head in [Vec::new(), copied(&[])[..HEADER].to_vec()] {
+                let mut rows = rows();
+                let _ = rows.push(&[head, data.clone()].concat());
+                let _ = rows.end();
+            }
         }
     }
 }

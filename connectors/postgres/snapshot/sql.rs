@@ -61,13 +61,15 @@ impl Select<'_> {
 
     fn copy(&self, mut conditions: Vec<String>, tail: &str) -> String {
         conditions.extend(self.access.filter.iter().map(|filter| format!("({filter})")));
-        let columns = (0..self.schema.columns.len()).map(|at| self.column(at));
+        let forms = self.access.forms.iter().enumerate();
+        let columns = forms.map(|(at, form)| form.select(&self.column(at)));
         let columns = columns.collect::<Vec<_>>().join(", ");
         let filter = match conditions.is_empty() {
             true => String::new(),
             false => format!(" where {}", conditions.join(" and ")),
         };
-        format!("copy (select {columns} from {}{filter}{tail}) to stdout", self.access.from)
+        let from = &self.access.from;
+        format!("copy (select {columns} from {from}{filter}{tail}) to stdout (format binary)")
     }
 
     fn column(&self, at: usize) -> String {
@@ -98,6 +100,7 @@ pub(super) fn literal(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::binary::Form;
     use crate::schema::{Column, Compare, Identity, TableId, Type};
 
     #[test]
@@ -122,6 +125,7 @@ mod tests {
             filter: Some("v > 1".to_owned()),
             order: vec![1, 0],
             casts: vec!["pg_catalog.int4".to_owned(), "pg_catalog.text".to_owned()],
+            forms: vec![Form::Text, Form::Printed, Form::Text],
             pages: 1,
         };
         let select = Select { schema: &schema, access: &access };
@@ -129,11 +133,11 @@ mod tests {
         let range = Range { after: Some(key.clone()), until: None };
         assert_eq!(
             select.next(&range, 10),
-            r#"copy (select "a", "v", "b""c" from only "s"."t" where ("b""c", "a") > (E'it''s\\'::pg_catalog.text, E'5'::pg_catalog.int4) and (v > 1) order by "b""c", "a" limit 10) to stdout"#
+            r#"copy (select "a", case when pg_catalog.num_nulls("v") = 0 then pg_catalog.concat("v") end, "b""c" from only "s"."t" where ("b""c", "a") > (E'it''s\\'::pg_catalog.text, E'5'::pg_catalog.int4) and (v > 1) order by "b""c", "a" limit 10) to stdout (format binary)"#
         );
         assert_eq!(
             select.keys(&[key]),
-            r#"copy (select "a", "v", "b""c" from only "s"."t" where ("b""c", "a") in ((E'it''s\\'::pg_catalog.text, E'5'::pg_catalog.int4)) and (v > 1)) to stdout"#
+            r#"copy (select "a", case when pg_catalog.num_nulls("v") = 0 then pg_catalog.concat("v") end, "b""c" from only "s"."t" where ("b""c", "a") in ((E'it''s\\'::pg_catalog.text, E'5'::pg_catalog.int4)) and (v > 1)) to stdout (format binary)"#
         );
     }
 }
