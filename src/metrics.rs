@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::pipeline::now_ms;
+use crate::verify::{Outcome, Verified};
 use crate::writer::Size;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -56,6 +57,9 @@ struct Families {
     staged_changes: Family<OfTable, Gauge>,
     copied_bytes: Family<OfTable, Gauge>,
     new_bytes: Family<OfTable, Gauge>,
+    verified_rows: Family<OfTable, Gauge>,
+    verified_differences: Family<OfTable, Gauge>,
+    verified_seconds: Family<OfTable, Gauge>,
     positions: Family<OfPosition, Gauge>,
 }
 
@@ -90,6 +94,21 @@ impl Default for Metrics {
             f.copied_bytes,
         );
         registry.register("new_bytes", "Bytes of new rows since the source started", f.new_bytes);
+        registry.register(
+            "verified_rows",
+            "Rows that the newest verification compared",
+            f.verified_rows,
+        );
+        registry.register(
+            "verified_differences",
+            "Rows in which the newest verification found lake and source to differ",
+            f.verified_differences,
+        );
+        registry.register(
+            "verified_timestamp_seconds",
+            "When the newest verification ended, seconds of Unix time",
+            f.verified_seconds,
+        );
         registry.register(
             "position",
             "Always 1; the labels hold the position that was read, made durable and acknowledged",
@@ -235,6 +254,18 @@ impl Meter {
             self.families.copied_bytes.get_or_create(&label).set(size.copied as i64);
             self.families.new_bytes.get_or_create(&label).set(size.brought as i64);
         }
+    }
+
+    /// A table has been compared with the source.
+    pub fn verified(&self, table: &TableId, verified: &Verified) {
+        if verified.outcome == Outcome::Skipped {
+            return;
+        }
+        let label = self.table(table);
+        let differences = verified.missing + verified.extra + verified.changed;
+        self.families.verified_rows.get_or_create(&label).set(verified.rows as i64);
+        self.families.verified_differences.get_or_create(&label).set(differences as i64);
+        self.families.verified_seconds.get_or_create(&label).set(verified.at_ms / 1_000);
     }
 
     fn place(&self, kind: &str, position: &impl ToString) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use lakeward_connectors::batch::Batch;
 use lakeward_connectors::schema::{Identity, TableId, TableSchema};
 use lakeward_connectors::source::{
     ChunkReader, KeyText, Part, Position, Range, Rows, Source, View,
@@ -14,6 +15,7 @@ use tokio::task::JoinSet;
 use crate::buffer::{Changes, Step};
 use crate::epoch::Progress;
 use crate::planted::{self, Bug};
+use crate::verify::Task;
 use crate::window::{Scope, Window, unseen_steps};
 
 /// How many keys are read again in one chunk.
@@ -87,11 +89,24 @@ pub struct Snapshots<S: Source> {
     report: mpsc::Sender<Event<S>>,
     readers: JoinSet<()>,
     connections: usize,
+    /// What the rows of a closed window become.
+    step: fn(Batch) -> Step,
+    /// The bytes of rows read so far.
+    bytes: u64,
 }
 
 impl<S: Source> Snapshots<S> {
     /// No snapshot yet; at most `connections` chunks will be read at a time.
     pub fn new(connections: usize) -> Self {
+        Self::of(connections, Step::Rows)
+    }
+
+    /// As [`new`](Self::new), for rows that are compared with the lake's.
+    pub fn comparing(connections: usize) -> Self {
+        Self::of(connections, |batch| Step::Verify(Task::Compare(Box::new(batch))))
+    }
+
+    fn of(connections: usize, step: fn(Batch) -> Step) -> Self {
         let (report, events) = mpsc::channel(PARTS_WAITING);
         Self {
             runs: BTreeMap::new(),
@@ -103,7 +118,14 @@ impl<S: Source> Snapshots<S> {
             report,
             readers: JoinSet::new(),
             connections: connections.max(1),
+            step,
+            bytes: 0,
         }
+    }
+
+    /// The bytes of all rows read so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Begins to read `schema`'s table: all of it, or what `progress` says is left. Nothing is
@@ -176,6 +198,11 @@ impl<S: Source> Snapshots<S> {
     /// Whether the table's changes are held back until its one view has been read (S11).
     pub fn holds_back(&self, table: &TableId) -> bool {
         self.runs.get(table).is_some_and(|run| run.whole)
+    }
+
+    /// Whether rows of `table` are being read.
+    pub fn reads(&self, table: &TableId) -> bool {
+        self.runs.contains_key(table)
     }
 
     /// Whether nothing is being read.
@@ -296,6 +323,9 @@ impl<S: Source> Snapshots<S> {
             }
             Event::Part(job, part) => (job, part),
         };
+        if let Part::Rows(batch) = &part {
+            self.bytes += batch.size as u64;
+        }
         let Some(run) = self.run_of(job) else { return Ok(None) };
         run.part(job, part, changes);
         Ok(None)
@@ -319,7 +349,7 @@ impl<S: Source> Snapshots<S> {
             let closed: Vec<Job> = closed.map(|(job, _)| *job).collect();
             for job in closed {
                 self.jobs.remove(&job);
-                run.close(job, changes);
+                run.close(job, self.step, changes);
             }
             if run.windows.is_empty() {
                 changes.watch(id, false);
@@ -422,7 +452,7 @@ impl<S: Source> Run<S> {
         }
     }
 
-    fn close(&mut self, job: Job, changes: &mut Changes<S::Position>) {
+    fn close(&mut self, job: Job, step: fn(Batch) -> Step, changes: &mut Changes<S::Position>) {
         let Some(window) = self.windows.remove(&job) else { return };
         let id = &self.schema.id;
         if self.whole {
@@ -433,7 +463,7 @@ impl<S: Source> Run<S> {
             return;
         }
         for batch in changes.resolve(id, window) {
-            changes.push(id, Step::Rows(batch));
+            changes.push(id, step(batch));
         }
     }
 }

@@ -18,11 +18,13 @@ use crate::buffer::Work;
 use crate::delta::{Commit, Lake, Table, table_path};
 use crate::epoch::{Before, Entry, EpochFile, Ledger, Member, Progress, Roster, State};
 use crate::planted::{self, Bug};
+use crate::verify::Findings;
 
 mod maintain;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use slot::Slot;
 pub use slot::{Cadence, Merging, Size};
@@ -80,6 +82,8 @@ pub struct Report<P> {
     pub lost: Vec<(TableId, State, String)>,
     /// The tables committed.
     pub commits: usize,
+    /// What verifications found.
+    pub findings: Vec<(TableId, Findings)>,
 }
 
 /// What the lake says a source holds.
@@ -345,7 +349,9 @@ impl<P: Position> Writer<P> {
         self.members = plan.members;
         let merged = self.tables.values_mut().flat_map(Slot::take_merged);
         self.lake.forget(merged.map(|file| file.path).collect()).await;
-        Ok(Report { epoch, to: plan.to, missing, lost, commits: ids.len() })
+        let found = |(id, slot): (&TableId, &mut Slot)| Some((id.clone(), slot.comparison.take()?));
+        let findings = self.tables.iter_mut().filter_map(found).collect();
+        Ok(Report { epoch, to: plan.to, missing, lost, commits: ids.len(), findings })
     }
 
     /// Deletes epoch files that nobody needs.
