@@ -30,8 +30,10 @@ fn main() {
             std::process::exit(2);
         }
     };
-    let trials = jobs::trials(jobs, workers, args.list);
-    libtest_mimic::run(&args, trials).exit();
+    let (trials, workers) = jobs::trials(jobs, workers, args.list);
+    let conclusion = libtest_mimic::run(&args, trials);
+    workers.end();
+    conclusion.exit();
 }
 
 fn all(args: &Arguments) -> Res<Vec<Job>> {

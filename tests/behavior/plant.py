@@ -43,6 +43,7 @@ def next_float32(value):
 
 
 def main():
+    decimal.getcontext().prec = 76
     plan = json.loads(sys.argv[1])
     table = DeltaTable(plan["url"])
     data = table.to_pyarrow_table()

@@ -7,11 +7,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use super::{Res, Server};
+use super::{Res, Server, mongodb};
 
 pub struct Job {
     /// The trials, in the order of the results that `run` returns.
@@ -59,39 +60,60 @@ impl Board {
     }
 }
 
-/// Jobs of MongoDB's stand-in at one time: it does one thing after the other, and long transactions
-/// of many at once take it minutes.
-const OF_STAND_IN: usize = 2;
+/// Jobs of MongoDB at one time. A stand-in does one thing after the other, and long transactions of
+/// many at once take it minutes: each of these workers has one of its own.
+const OF_MONGO: usize = 3;
+
+/// What a worker does before each job.
+type Prepare = fn() -> Res<()>;
 
 /// Turns jobs into trials and starts `workers` threads on them (none when only listing).
-pub fn trials(jobs: Vec<Job>, workers: usize, list: bool) -> Vec<Trial> {
+pub fn trials(jobs: Vec<Job>, workers: usize, list: bool) -> (Vec<Trial>, Workers) {
     let board = Arc::new(Board::default());
     let trials = jobs.iter().flat_map(|j| &j.names).map(|name| {
         let (board, key) = (board.clone(), name.clone());
         Trial::test(name.clone(), move || board.wait(&key).map_err(Failed::from))
     });
-    let trials = trials.collect();
+    let (trials, mut threads) = (trials.collect(), Vec::new());
     if !list {
-        let of_stand_in = |job: &Job| job.names.iter().any(|name| name.contains("::mongo::"));
-        let (slow, others): (VecDeque<Job>, VecDeque<Job>) =
-            jobs.into_iter().partition(of_stand_in);
-        for (queue, workers) in [(slow, workers.min(OF_STAND_IN)), (others, workers)] {
+        let of_mongo = |job: &Job| job.names.iter().any(|name| name.contains("::mongo::"));
+        let (mongo, others): (VecDeque<Job>, VecDeque<Job>) = jobs.into_iter().partition(of_mongo);
+        let (refresh, nothing): (Prepare, Prepare) = (mongodb::refresh, || Ok(()));
+        let queues = [(mongo, workers.min(OF_MONGO), refresh), (others, workers, nothing)];
+        for (queue, workers, prepare) in queues {
             let queue = Arc::new(Mutex::new(queue));
             for _ in 0..workers {
                 let (queue, board) = (queue.clone(), board.clone());
-                std::thread::spawn(move || work(&queue, &board));
+                threads.push(std::thread::spawn(move || work(&queue, &board, prepare)));
             }
         }
     }
-    trials
+    (trials, Workers(threads))
 }
 
-fn work(queue: &Mutex<VecDeque<Job>>, board: &Board) {
+/// The threads that do the jobs.
+pub struct Workers(Vec<JoinHandle<()>>);
+
+impl Workers {
+    /// Waits until all have put away what they used.
+    pub fn end(self) {
+        for thread in self.0 {
+            // A panic of a job is its result.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(queue: &Mutex<VecDeque<Job>>, board: &Board, prepare: Prepare) {
     loop {
         let next = queue.lock().expect("a worker panicked with the queue locked").pop_front();
         let Some(job) = next else { return };
         let started = Instant::now();
-        let result = catch_unwind(AssertUnwindSafe(job.run)).unwrap_or_else(|panic| {
+        let run = || match prepare() {
+            Ok(()) => (job.run)(),
+            Err(error) => job.names.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
             let text = format!("panicked: {}", text.unwrap_or("without a text"));

@@ -1,6 +1,7 @@
 //! A MongoDB source seen from blocking test code: scripts that write (`case.py`), and the
 //! comparison with the lake (`mongo_compare.py`), both in the driver of another language.
 
+use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -8,11 +9,45 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use serde_json::{Value, json};
 
 use super::daemon::Setup;
-use super::{Context, Res, reader, tail, variable};
+use super::own_server::OwnServer;
+use super::{Context, Res, Server, reader, tail, variable};
 
-/// The server: a replica set of the user's, or else the stand-in of the servers' script.
+thread_local! {
+    /// The stand-in that this thread's tests use, and how many have used it.
+    static OWN: RefCell<Option<(OwnServer, usize)>> = const { RefCell::new(None) };
+}
+
+/// So many jobs use one stand-in: it looks through all it has ever done when a change stream starts.
+const JOBS: usize = 5;
+
+/// Sees to it that this thread has a stand-in that has not done much yet.
+pub fn refresh() -> Res<()> {
+    if is_real() {
+        return Ok(());
+    }
+    OWN.with_borrow_mut(|own| {
+        match own.take_if(|(_, jobs)| *jobs < JOBS) {
+            Some((server, jobs)) => *own = Some((server, jobs + 1)),
+            None => {
+                // The one before is gone first.
+                *own = None;
+                *own = Some((OwnServer::start(Server::Mongo)?, 1));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The server: a replica set of the user's, or else this thread's stand-in, or that of the servers'
+/// script.
 pub fn url() -> Res<String> {
-    variable("LAKEWARD_TEST_MONGODB_URL").or_else(|_| variable("LAKEWARD_TEST_MONGO_URL"))
+    let own = OWN.with_borrow(|own| own.as_ref().map(|(server, _)| server.url.clone()));
+    match own {
+        Some(url) => Ok(url),
+        None => {
+            variable("LAKEWARD_TEST_MONGODB_URL").or_else(|_| variable("LAKEWARD_TEST_MONGO_URL"))
+        }
+    }
 }
 
 /// Whether the server is MongoDB itself.
