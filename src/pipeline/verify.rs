@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lakeward_connectors::Result;
 use lakeward_connectors::schema::{Identity, TableId, TableSchema};
-use lakeward_connectors::source::{KeyText, Range, Source};
+use lakeward_connectors::source::{KeyText, Position, Range, Source};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -161,7 +161,9 @@ impl<S: Source> Pipeline<S> {
         if merging.shapes.get(table).unwrap_or(&merging.shape).mode == Mode::Append {
             return Err("its mode is \"append\": each change is a row of its own".to_owned());
         }
-        let waits = tracked.joins.is_some() || tracked.held.is_some() || tracked.drift.is_some();
+        let position = self.changes.position();
+        let ahead = tracked.held.as_ref().is_some_and(|held| !position.covers(held));
+        let waits = tracked.joins.is_some() || ahead || tracked.drift.is_some();
         let read = self.snapshots.progress(table).is_some();
         Ok((!waits && !read).then(|| tracked.schema.clone()))
     }
