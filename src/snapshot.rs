@@ -11,6 +11,7 @@ use lakeward_connectors::{Error, Result};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::board::Reading;
 use crate::buffer::{Changes, Step};
 use crate::epoch::Progress;
 use crate::planted::{self, Bug};
@@ -183,9 +184,9 @@ impl<S: Source> Snapshots<S> {
         self.runs.is_empty()
     }
 
-    /// The tables being read, with the rows read so far.
-    pub fn tables(&self) -> impl Iterator<Item = (&TableId, u64)> {
-        self.runs.iter().map(|(id, run)| (id, run.rows))
+    /// How far reading `table` has got, while it is read.
+    pub fn reading(&self, table: &TableId) -> Option<Reading> {
+        self.runs.get(table).map(Run::reading)
     }
 
     /// The memory that chunks under way take, in bytes.
@@ -350,6 +351,14 @@ impl<S: Source> Run<S> {
             }
         }
         progress
+    }
+
+    fn reading(&self) -> Reading {
+        let of_keys = |window: &WindowOf<S>| matches!(window.scope, Scope::Keys(_));
+        let ranges = !self.ranges.is_empty()
+            || self.splitting.is_some()
+            || self.windows.values().any(|window| !of_keys(window));
+        Reading { rows: self.rows, ranges, keys: self.keys.len(), anew: self.staged }
     }
 
     fn has_next(&self) -> bool {

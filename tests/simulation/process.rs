@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use lakeward::board::Board;
 use lakeward::delta::{Cache, Lake};
-use lakeward::metrics::Metrics;
 use lakeward::pipeline::{Settings, run};
 use lakeward_connectors::scripted::{Scripted, Shared};
 use lakeward_connectors::{Error, ErrorKind};
@@ -116,7 +116,8 @@ impl Process {
 async fn keep(server: &Shared, lake: Lake, settings: Settings, counters: &Counters) -> Exit {
     let mut wait = Duration::from_millis(100);
     loop {
-        let (meter, stop) = (Metrics::default().source(&settings.source), CancellationToken::new());
+        let meter = Board::default().source(&settings.source, "scripted");
+        let stop = CancellationToken::new();
         let result = run(Scripted::new(server), lake.clone(), settings.clone(), meter, stop).await;
         let Err(error) = result else { return Ok(()) };
         tracing::info!(nonce = settings.nonce, error = error.full(), "run ended");
