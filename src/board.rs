@@ -227,7 +227,9 @@ pub struct TableFacts {
     /// earlier run.
     base: u64,
     rows_read: u64,
+    /// What the present run of the pipeline had counted of changes and rows.
     counted: u64,
+    counted_rows: u64,
 }
 
 impl Default for TableFacts {
@@ -246,6 +248,7 @@ impl Default for TableFacts {
             base: 0,
             rows_read: 0,
             counted: 0,
+            counted_rows: 0,
         }
     }
 }

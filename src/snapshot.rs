@@ -88,6 +88,8 @@ pub struct Snapshots<S: Source> {
     report: mpsc::Sender<Event<S>>,
     readers: JoinSet<()>,
     connections: usize,
+    /// Rows read of each table since the start, for people.
+    read: HashMap<TableId, u64>,
 }
 
 impl<S: Source> Snapshots<S> {
@@ -104,6 +106,7 @@ impl<S: Source> Snapshots<S> {
             report,
             readers: JoinSet::new(),
             connections: connections.max(1),
+            read: HashMap::new(),
         }
     }
 
@@ -177,6 +180,11 @@ impl<S: Source> Snapshots<S> {
     /// Whether the table's changes are held back until its one view has been read (S11).
     pub fn holds_back(&self, table: &TableId) -> bool {
         self.runs.get(table).is_some_and(|run| run.whole)
+    }
+
+    /// How many rows of `table` have been read since the start, by all its snapshots.
+    pub fn rows_read(&self, table: &TableId) -> u64 {
+        self.read.get(table).copied().unwrap_or_default()
     }
 
     /// Whether nothing is being read.
@@ -297,8 +305,13 @@ impl<S: Source> Snapshots<S> {
             }
             Event::Part(job, part) => (job, part),
         };
-        let Some(run) = self.run_of(job) else { return Ok(None) };
-        run.part(job, part, changes);
+        let Some(table) = self.jobs.get(&job) else { return Ok(None) };
+        if let Part::Rows(batch) = &part {
+            *self.read.entry(table.clone()).or_default() += batch.changes.len() as u64;
+        }
+        if let Some(run) = self.runs.get_mut(table) {
+            run.part(job, part, changes);
+        }
         Ok(None)
     }
 

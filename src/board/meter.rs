@@ -48,6 +48,8 @@ pub struct TableSight<'a> {
     pub lag_ms: Option<i64>,
     /// How far reading its rows has got, while they are read.
     pub reading: Option<Reading>,
+    /// Rows read by snapshots since the pipeline's start.
+    pub rows_read: u64,
 }
 
 /// An epoch that is closed.
@@ -82,7 +84,7 @@ impl Meter {
         self.write(|facts| {
             facts.counted = 0;
             for table in facts.tables.values_mut() {
-                (table.counted, table.reading) = (0, None);
+                (table.counted, table.counted_rows, table.reading) = (0, 0, None);
             }
         });
     }
@@ -200,8 +202,8 @@ impl TableFacts {
         }
         self.changes += grown(self.counted, seen.changes);
         self.counted = seen.changes;
-        let rows = |reading: Option<Reading>| reading.map_or(0, |reading| reading.rows);
-        let read = grown(rows(self.reading), rows(seen.reading));
+        let read = grown(self.counted_rows, seen.rows_read);
+        self.counted_rows = seen.rows_read;
         self.rows_read += read;
         self.lag = seen.lag_ms.map(|ms| Lag { ms, seen_ms: now });
         if self.reading.is_none() && seen.reading.is_some_and(|reading| !reading.anew) {

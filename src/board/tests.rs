@@ -16,7 +16,8 @@ fn sight(changes: u64) -> Sight {
 
 fn seen(id: &TableId, state: State, changes: u64, rows: Option<u64>) -> TableSight<'_> {
     let reading = rows.map(|rows| Reading { rows, ranges: true, keys: 0, anew: false });
-    TableSight { id, state, reason: None, changes, lag_ms: Some(0), reading }
+    let rows_read = rows.unwrap_or_default();
+    TableSight { id, state, reason: None, changes, lag_ms: Some(0), reading, rows_read }
 }
 
 fn table<T>(board: &Board, name: &str, read: impl FnOnce(&TableFacts) -> T) -> Option<T> {

@@ -135,11 +135,12 @@ function reading(node, table) {
   if (!of) return;
   if (!node.children.length) node.append(make("progress"), make("span"));
   const [bar, words] = node.children;
-  bar.hidden = of.total == null;
+  bar.hidden = of.total == null || of.rows === 0;
   if (of.total != null) { bar.max = of.total; bar.value = of.rows; mark(bar, "aria-label", "Rows read"); }
   const parts = [];
-  if (of.total != null) parts.push(`${Math.floor((100 * of.rows) / of.total)} %`, `${count(of.rows)} of about ${count(of.total)} rows`);
-  else if (of.rows > 0 || of.keys === 0) parts.push(`${plural(of.rows, "row", "rows")} read`);
+  if (of.rows === 0 && of.keys === 0) parts.push(of.total == null ? "waits to be read" : `about ${plural(of.total, "row", "rows")} wait to be read`);
+  else if (of.total != null) parts.push(`${Math.floor((100 * of.rows) / of.total)} %`, `${count(of.rows)} of about ${count(of.total)} rows`);
+  else if (of.rows > 0) parts.push(`${plural(of.rows, "row", "rows")} read`);
   if (of.keys > 0) parts.push(`${plural(of.keys, "row", "rows")} to read again`);
   if (table.rows_per_s > 0) parts.push(`${rate(table.rows_per_s)} rows/s`);
   if (of.left_s != null) parts.push(`about ${age(of.left_s * 1000)} left`);
@@ -450,7 +451,7 @@ function ceiling(most) {
 }
 
 /** Two panels, one above the other, with one axis of time that ends now. */
-function charts(page, { history: { every_ms: every, changes, rows, lag_ms: lag }, now_ms: now }) {
+function charts(page, { history: { every_ms: every, changes, rows, lag_ms: lag }, now_ms: now, lag_ms: known }) {
   const width = Math.max(page.chart.clientWidth, 240), slots = (MINUTES * 60000) / every, left = 52, high = 96, gap = 44;
   const step = (width - left) / slots, x = (at, length) => width - (length - at) * step;
   const rates = changes.map((n) => (n * 1000) / every), reads = rows.map((n) => (n * 1000) / every);
@@ -484,7 +485,7 @@ function charts(page, { history: { every_ms: every, changes, rows, lag_ms: lag }
   }
   const back = page.at == null || page.at < left ? null : Math.floor((width - page.at) / step), at = changes.length - 1 - (back ?? 0);
   if (back != null) nodes.push(draw("line", { class: "hair", x1: page.at, x2: page.at, y1: 24, y2: floor + high }));
-  put(page.said, `${clock(now - (back ?? 0) * every)}: ${rate(rates[at] ?? 0)} changes/s, ${reads[at] > 0 ? `${rate(reads[at])} rows/s read, ` : ""}lag ${span(lag[at] ?? 0)}`);
+  put(page.said, `${clock(now - (back ?? 0) * every)}: ${rate(rates[at] ?? 0)} changes/s, ${reads[at] > 0 ? `${rate(reads[at])} rows/s read, ` : ""}${known == null ? "" : `lag ${span(lag[at] ?? 0)}`}`.replace(/, $/, ""));
   mark(page.chart, "height", String(floor + high + 28));
   page.chart.replaceChildren(...nodes);
 }
@@ -508,11 +509,12 @@ async function ask() {
     if (!answer.ok && !(one && answer.status === 404)) throw new Error(String(answer.status));
     const data = await answer.json();
     if (mine !== turn) return;
+    // Shown first: a chart is as wide as its place.
+    $("overview").hidden = one;
+    $("detail").hidden = !one;
     if (!one) overview(view.data = data);
     else if (!answer.ok) { detail = newDetail(source, table); trouble(detail.why, { what: "There is no such table here.", at_ms: Date.now() }, Date.now()); }
     else fillDetail(detail?.source === source && detail.name === table ? detail : (detail = newDetail(source, table)), data);
-    $("overview").hidden = one;
-    $("detail").hidden = !one;
     heard = Date.now();
     beat(true, "live");
   } catch (error) {

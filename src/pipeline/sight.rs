@@ -87,6 +87,7 @@ impl<S: Source> Pipeline<S> {
                 changes,
                 lag_ms: (state == State::Live).then_some(waits),
                 reading: self.snapshots.reading(id),
+                rows_read: self.snapshots.rows_read(id),
             });
         }
         let refused = self.refused.iter().filter(|(id, _)| !self.tables.contains_key(id));
@@ -97,6 +98,7 @@ impl<S: Source> Pipeline<S> {
             changes: 0,
             lag_ms: None,
             reading: None,
+            rows_read: 0,
         }));
         let sight = Sight {
             read: read.to_string(),
@@ -109,11 +111,13 @@ impl<S: Source> Pipeline<S> {
     }
 
     fn state(&self, id: &TableId, tracked: &Tracked<S>) -> State {
-        match (&tracked.stopped, self.snapshots.reading(id), &tracked.reason) {
-            (Some(_), ..) => State::Stopped,
-            (None, Some(_), Some(_)) => State::Gap,
-            (None, Some(_), None) => State::Snapshot,
-            (None, None, _) => State::Live,
+        // A table is read again for several reasons; only one that lost its place says `gap`.
+        let gap = tracked.reason.as_ref().is_some_and(|reason| reason.starts_with("gap:"));
+        match (&tracked.stopped, self.snapshots.reading(id)) {
+            (Some(_), _) => State::Stopped,
+            (None, Some(_)) if gap => State::Gap,
+            (None, Some(_)) => State::Snapshot,
+            (None, None) => State::Live,
         }
     }
 }

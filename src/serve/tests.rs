@@ -24,6 +24,7 @@ async fn start() -> (SocketAddr, JoinSet<()>) {
         changes: 12,
         lag_ms: Some(250),
         reading: None,
+        rows_read: 0,
     };
     let stopped = TableId::new("pub.lic", "stopped");
     let mut seen: Vec<_> = ids.iter().map(sight).collect();
