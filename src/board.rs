@@ -12,6 +12,7 @@ use lakeward_connectors::schema::TableId;
 
 use crate::epoch::State;
 use crate::pipeline::now_ms;
+use crate::verify::Verified;
 use crate::writer::{Committed, Size};
 
 mod history;
@@ -221,6 +222,8 @@ pub struct TableFacts {
     pub reading: Option<Reading>,
     /// Its rows by the source's own estimate.
     pub estimate: Option<u64>,
+    /// What the newest verification of it found.
+    pub verified: Option<Verified>,
     /// The last minutes.
     pub history: History,
     /// The rows that were in the lake when the reading began that goes on: it continues one of an
@@ -244,6 +247,7 @@ impl Default for TableFacts {
             commits: VecDeque::new(),
             reading: None,
             estimate: None,
+            verified: None,
             history: History::default(),
             base: 0,
             rows_read: 0,

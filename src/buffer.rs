@@ -9,6 +9,7 @@ use lakeward_connectors::schema::{TableId, TableSchema};
 use lakeward_connectors::source::{Position, View};
 
 use crate::planted::{self, Bug};
+use crate::verify::Task;
 use crate::window::{Delivered, Touched, Window};
 
 mod sink;
@@ -34,6 +35,8 @@ pub enum Step {
     Generation(Arc<TableSchema>),
     /// Everything since the last commit is dropped: the table has lost its place.
     Discard,
+    /// Lake and source are compared, as both are at this place in the order.
+    Verify(Task),
 }
 
 impl Step {
@@ -41,6 +44,7 @@ impl Step {
     pub fn size(&self) -> usize {
         match self {
             Step::Rows(batch) => batch.size,
+            Step::Verify(Task::Compare(batch)) => batch.size,
             _ => 0,
         }
     }

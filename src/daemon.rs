@@ -6,6 +6,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use lakeward_connectors::source::Source;
 use lakeward_connectors::{Error, ErrorKind, Result};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -13,9 +14,11 @@ use tracing::{error, warn};
 
 use crate::board::{Board, Meter, SAMPLE};
 use crate::config::{Config, Database};
+use crate::control::{self, Orders};
 use crate::delta::{Cache, Lake};
-use crate::pipeline::{Ended, Settings, run};
+use crate::pipeline::{Ended, Order, Settings, run};
 use crate::serve::serve;
+use crate::verify::Request;
 use crate::writer::{Cadence, Merging};
 use crate::{progress, with_source};
 
@@ -37,16 +40,21 @@ const INDEX_SHARE: usize = 8;
 /// How long the end of the process waits for sources to flush and commit.
 const GRACE: Duration = Duration::from_secs(9);
 
+/// So many orders wait for a source.
+const ORDERS: usize = 64;
+
 /// How the sources of a process ended, by name.
 pub type Outcome = BTreeMap<String, Result<Ended>>;
 
-/// Keeps every source until `stop`, or, with `until_current`, until all are current.
+/// Keeps every source until `stop`, or, with `until_current`, until all are current, and verified as
+/// `verify` asks.
 ///
 /// # Errors
 /// When the lake can't be opened or the port is taken; a source's own errors are in the outcome.
 pub async fn keep(
     config: &Config,
     until_current: bool,
+    verify: Option<&Request>,
     stop: CancellationToken,
 ) -> Result<Outcome> {
     // One budget for the process (P7), in equal shares.
@@ -60,6 +68,7 @@ pub async fn keep(
     beside.spawn(sample(board.clone()));
     let nonce = uuid::Uuid::new_v4().to_string();
     let mut sources = JoinSet::new();
+    let mut orders = Orders::new();
     for (name, source) in &config.sources {
         let settings = Settings {
             source: name.clone(),
@@ -76,18 +85,28 @@ pub async fn keep(
             catalog_interval: CATALOG_INTERVAL,
             idle_interval: IDLE_INTERVAL,
             until_current,
+            verify_rate: source.verify_rate,
+            verify_every: source.verify_every,
             nonce: nonce.clone(),
         };
+        let (send, receive) = mpsc::channel(ORDERS);
+        if let Some(request) = verify {
+            // It is empty yet.
+            let _ = send.try_send(Order::Verify(request.clone(), None));
+        }
+        orders.insert(name.clone(), send);
         let database = source.database.clone();
-        let keeper = Keeper {
+        let mut keeper = Keeper {
             lake: lake.clone(),
             settings,
             meter: board.source(name, source.database.kind()),
+            orders: receive,
             stop: stop.clone(),
         };
         sources
             .spawn(async move { (keeper.settings.source.clone(), keeper.keep(&database).await) });
     }
+    control::serve(&config.lake.state_dir, orders, &mut beside);
     let mut outcome = Outcome::new();
     while let Some(ended) = sources.join_next().await {
         match ended {
@@ -104,12 +123,13 @@ struct Keeper {
     lake: Lake,
     settings: Settings,
     meter: Meter,
+    orders: mpsc::Receiver<Order>,
     stop: CancellationToken,
 }
 
 impl Keeper {
-    async fn keep(&self, database: &Database) -> Result<Ended> {
-        let name = &self.settings.source;
+    async fn keep(&mut self, database: &Database) -> Result<Ended> {
+        let name = self.settings.source.clone();
         let mut waits = backoff();
         let mut failing_since = None;
         loop {
@@ -149,16 +169,17 @@ impl Keeper {
         }
     }
 
-    async fn once(&self, database: &Database) -> Result<Ended> {
+    async fn once(&mut self, database: &Database) -> Result<Ended> {
         with_source!(database, source => self.follow(source).await)?
     }
 
     /// Runs the pipeline; once told to stop it has a bounded time to end.
-    async fn follow<S: Source>(&self, source: S) -> Result<Ended> {
+    async fn follow<S: Source>(&mut self, source: S) -> Result<Ended> {
         let (lake, settings) = (self.lake.clone(), self.settings.clone());
-        let running = run(source, lake, settings, self.meter.clone(), self.stop.clone());
+        let (meter, stop) = (self.meter.clone(), self.stop.clone());
+        let running = run(source, lake, settings, meter, &mut self.orders, stop.clone());
         let overdue = async {
-            self.stop.cancelled().await;
+            stop.cancelled().await;
             tokio::time::sleep(GRACE).await;
         };
         tokio::select! {

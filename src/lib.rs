@@ -4,14 +4,15 @@
 //! whose [`window`]s close into the same buffer, and hands both to the [`writer`], which
 //! gives them the lake's [`shape`], [`collapse`]s them, applies them to tables of the [`delta`] lake, or keeps them [`staged`] for a
 //! later merge, and closes an [`epoch`].
-//! [`daemon`] keeps one pipeline a source running. What they do stands on the [`board`], from which
-//! [`serve`] shows it as a page and as [`metrics`], and [`progress`] on a terminal; [`report`] is what
-//! the other commands say.
+//! [`daemon`] keeps one pipeline a source running, which [`control`] commands. What they do stands on
+//! the [`board`], from which [`serve`] shows it as a page and as [`metrics`], and [`progress`] on a
+//! terminal; [`report`] is what the other commands say. [`verify`] compares lake and source.
 
 pub mod board;
 pub mod buffer;
 pub mod collapse;
 pub mod config;
+pub mod control;
 pub mod daemon;
 pub mod delta;
 pub mod epoch;
@@ -25,5 +26,6 @@ pub mod shape;
 pub mod snapshot;
 pub mod staged;
 pub mod start;
+pub mod verify;
 pub mod window;
 pub mod writer;

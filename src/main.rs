@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use lakeward::config::{Config, LogConfig};
+use lakeward::verify::Request;
 use lakeward::{daemon, report};
 use lakeward_connectors::ErrorKind;
 use tokio_util::sync::CancellationToken;
@@ -58,6 +59,21 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Compare lake and source, row by row, while both change; exit code 1 if they differ
+    ///
+    /// The running daemon does it beside its other work, no faster than verify_rate says. Without
+    /// one, the source is first brought up to date, as by run --until-current.
+    Verify {
+        /// The source's name in the configuration
+        source: String,
+        /// A table, as schema.name; without it, all tables of the source
+        table: Option<String>,
+        #[command(flatten)]
+        common: Common,
+        /// Read rows that differ again, and remove those that only the lake has
+        #[arg(long)]
+        repair: bool,
+    },
     /// Delete the files that no version within lake.retention needs, as the daemon does every hour
     Maintain {
         #[command(flatten)]
@@ -93,6 +109,7 @@ fn main() -> ExitCode {
         | Command::Status { common, .. }
         | Command::Tables { common }
         | Command::Maintain { common }
+        | Command::Verify { common, .. }
         | Command::Remove { common, .. } => common,
     };
     let json = common.json;
@@ -140,7 +157,7 @@ async fn perform(
         Command::Run { until_current, .. } => {
             let stop = CancellationToken::new();
             let signals = tokio::spawn(stop_on_signals(stop.clone()));
-            let outcome = daemon::keep(config, until_current, stop.clone()).await;
+            let outcome = daemon::keep(config, until_current, None, stop.clone()).await;
             signals.abort();
             report::ended(&outcome?, until_current, stop.is_cancelled(), json)
         }
@@ -149,6 +166,14 @@ async fn perform(
         Command::Status { .. } => report::status(config, json).await,
         Command::Tables { .. } => report::tables(config, json).await,
         Command::Maintain { .. } => report::maintain(config, json).await,
+        Command::Verify { source, table, repair, .. } => {
+            let stop = CancellationToken::new();
+            let signals = tokio::spawn(stop_on_signals(stop.clone()));
+            let request = Request { table, repair };
+            let verified = report::verify(config, &source, request, json, stop).await;
+            signals.abort();
+            verified
+        }
         Command::Remove { source, drop_slot, .. } => {
             report::remove(config, &source, drop_slot, json).await
         }

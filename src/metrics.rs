@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use crate::board::{Board, SourceFacts, Standing, TableFacts};
 use crate::epoch::State;
 use crate::pipeline::now_ms;
+use crate::verify::{Outcome, Verified};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OfSource {
@@ -63,7 +64,7 @@ const GAUGES: [Figure<SourceFacts>; 5] = [
     }),
 ];
 
-const TABLE_GAUGES: [Figure<TableFacts>; 6] = [
+const TABLE_GAUGES: [Figure<TableFacts>; 9] = [
     ("snapshot_rows", "Rows read by a running snapshot.", |of| {
         of.progress().map(|progress| progress.rows as i64)
     }),
@@ -80,7 +81,25 @@ const TABLE_GAUGES: [Figure<TableFacts>; 6] = [
     ("new_bytes", "Bytes of new rows since the source started.", |of| {
         of.size.map(|size| size.brought as i64)
     }),
+    ("verified_rows", "Rows that the newest verification compared.", |of| {
+        compared(of).map(|verified| verified.rows as i64)
+    }),
+    (
+        "verified_differences",
+        "Rows in which the newest verification found lake and source to differ.",
+        |of| compared(of).map(|of| (of.missing + of.extra + of.changed) as i64),
+    ),
+    (
+        "verified_timestamp_seconds",
+        "When the newest verification ended, seconds of Unix time.",
+        |of| compared(of).map(|verified| verified.at_ms / 1_000),
+    ),
 ];
+
+/// The newest verification of a table that could be compared.
+fn compared(of: &TableFacts) -> Option<&Verified> {
+    of.verified.as_ref().filter(|verified| verified.outcome != Outcome::Skipped)
+}
 
 /// The metrics of `board` in the text format of Prometheus.
 pub fn text(board: &Board) -> String {

@@ -23,6 +23,7 @@ use std::time::Duration;
 use lakeward_connectors::schema::{TableId, TableSchema};
 use lakeward_connectors::source::{Catalog, Decoded, Position, Source, Stream};
 use lakeward_connectors::{Error, Result};
+use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -35,10 +36,15 @@ use crate::epoch::{Member, Roster, State};
 use crate::planted::{self, Bug};
 use crate::snapshot::{Event, Snapshots};
 use crate::start::{Start, open_writer, plan_starts};
+use crate::verify::{Request, Verified};
 use crate::writer::{Merging, Plan, Report, Writer};
 
 mod sight;
 mod tables;
+mod verify;
+
+pub use verify::Answers;
+use verify::Verifications;
 
 /// How the daemon treats a source; from the configuration.
 #[derive(Debug, Clone)]
@@ -57,17 +63,31 @@ pub struct Settings {
     pub catalog_interval: Duration,
     /// How often a source on which nothing happens gets an empty epoch.
     pub idle_interval: Duration,
-    /// End when everything that was committed at the start is in the lake.
+    /// End when everything that was committed at the start is in the lake, and verified if that is
+    /// asked for.
     pub until_current: bool,
+    /// How many bytes a second verifications read of the source.
+    pub verify_rate: u64,
+    /// How often every table is verified.
+    pub verify_every: Option<Duration>,
     /// Which start of which process this is.
     pub nonce: String,
 }
 
 /// How a source ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ended {
     /// Tables that stopped, each with the reason.
     pub stopped: BTreeMap<TableId, String>,
+    /// What verifications found.
+    pub verified: BTreeMap<TableId, Verified>,
+}
+
+/// What is asked of a source while it is kept.
+#[derive(Debug)]
+pub enum Order {
+    /// Lake and source are to be compared.
+    Verify(Request, Option<Answers>),
 }
 
 /// The bounds of what a chunk of existing rows holds, in bytes as the source sends them.
@@ -144,6 +164,7 @@ pub struct Pipeline<S: Source> {
     tables: BTreeMap<TableId, Tracked<S>>,
     /// Tables that match the configuration but can't be kept.
     refused: BTreeMap<TableId, String>,
+    verifying: Verifications<S>,
     /// `None` while it works.
     writer: Option<WriterBox<S>>,
     working: JoinSet<Worked<S>>,
@@ -168,6 +189,7 @@ pub struct Pipeline<S: Source> {
     last_nudge: Instant,
     last_maintain: Instant,
     last_sight: Instant,
+    last_verify: Instant,
     settings: Settings,
     meter: Meter,
 }
@@ -182,13 +204,14 @@ pub async fn run<S: Source>(
     lake: Lake,
     settings: Settings,
     meter: Meter,
+    orders: &mut Receiver<Order>,
     stop: CancellationToken,
 ) -> Result<Ended> {
     let mut pipeline = tokio::select! {
         pipeline = Pipeline::start(source, lake, settings, meter) => pipeline?,
-        () = stop.cancelled() => return Ok(Ended { stopped: BTreeMap::new() }),
+        () = stop.cancelled() => return Ok(Ended::default()),
     };
-    pipeline.run(stop).await
+    pipeline.run(orders, stop).await
 }
 
 impl<S: Source> Pipeline<S> {
@@ -217,6 +240,7 @@ impl<S: Source> Pipeline<S> {
             source,
             tables: BTreeMap::new(),
             refused: catalog.refused.iter().cloned().collect(),
+            verifying: Verifications::new(),
             writer: Some(Box::new(writer)),
             working: JoinSet::new(),
             in_writer: 0,
@@ -233,6 +257,7 @@ impl<S: Source> Pipeline<S> {
             last_nudge: now,
             last_maintain: now,
             last_sight: now,
+            last_verify: now,
             settings,
             meter,
         };
@@ -249,10 +274,17 @@ impl<S: Source> Pipeline<S> {
         Ok(pipeline)
     }
 
-    async fn run(&mut self, stop: CancellationToken) -> Result<Ended> {
+    async fn run(
+        &mut self,
+        orders: &mut Receiver<Order>,
+        stop: CancellationToken,
+    ) -> Result<Ended> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            while let Ok(order) = orders.try_recv() {
+                self.take_order(order);
+            }
             self.advance().await?;
             if self.settings.until_current && self.is_current() {
                 return self.end().await;
@@ -271,7 +303,11 @@ impl<S: Source> Pipeline<S> {
                     self.done(done?).await?;
                 }
                 _ = tick.tick() => self.look_around().await?,
+                Some(order) = orders.recv() => self.take_order(order),
                 Some(event) = self.snapshots.next(), if room => self.chunk(event).await?,
+                Some(event) = self.verifying.reading.next(), if room => {
+                    self.verified_chunk(event)?;
+                }
                 message = self.stream.next(), if room => self.message(message?).await?,
             }
         }
@@ -290,10 +326,16 @@ impl<S: Source> Pipeline<S> {
         Ok(())
     }
 
+    fn take_order(&mut self, order: Order) {
+        match order {
+            Order::Verify(request, answers) => self.want_verified(&request, answers.as_ref()),
+        }
+    }
+
     /// Takes up what a chunk reader reports.
     async fn chunk(&mut self, event: Event<S>) -> Result<()> {
         if let Event::Part(_, lakeward_connectors::source::Part::Opened(view)) = &event {
-            self.changes.seen_by(view, self.snapshots.oldest_window());
+            self.changes.seen_by(view, self.oldest_window());
         }
         let Some((table, error)) = self.snapshots.take_up(event, &mut self.changes)? else {
             return Ok(());
@@ -332,6 +374,7 @@ impl<S: Source> Pipeline<S> {
                 self.snapshots.add_reader(reader);
             }
             self.snapshots.dispatch(&mut self.changes);
+            self.verify().await?;
         }
         for table in self.changes.overflowing(memory / 4) {
             if self.snapshots.holds_back(&table) {
@@ -419,7 +462,7 @@ impl<S: Source> Pipeline<S> {
         debug_assert!(self.changes.at_boundary() || planted::is(Bug::FlushInside), "I1");
         if !self.changes.unseen().is_empty() {
             let view = self.source.view().await?;
-            self.changes.seen_by(&view, self.snapshots.oldest_window());
+            self.changes.seen_by(&view, self.oldest_window());
         }
         let to = self.changes.position().clone();
         if planted::is(Bug::AcknowledgeEarly) {
@@ -490,6 +533,7 @@ impl<S: Source> Pipeline<S> {
                 self.dirty = true;
             }
         }
+        self.found(report.findings).await?;
         self.durable = report.to;
         self.stream.acknowledge(&self.durable);
         self.changes.all_durable();
@@ -512,6 +556,7 @@ impl<S: Source> Pipeline<S> {
     async fn look_around(&mut self) -> Result<()> {
         let now = Instant::now();
         let behind = self.snapshots.waits_for_stream(self.changes.position())
+            || self.verifying.reading.waits_for_stream(self.changes.position())
             || (self.settings.until_current && !self.changes.position().covers(&self.target))
             || self.tables.values().any(|t| t.joins.is_some() || t.drift.is_some());
         if behind && now - self.last_nudge >= TICK {
@@ -531,6 +576,11 @@ impl<S: Source> Pipeline<S> {
             self.last_catalog = now;
             self.look_at_catalog().await?;
         }
+        let every = self.settings.verify_every.unwrap_or(Duration::MAX);
+        if now - self.last_verify >= every && self.verifying.is_idle() {
+            self.last_verify = now;
+            self.want_verified(&Request { table: None, repair: false }, None);
+        }
         if now - self.last_maintain >= MAINTAIN && self.changes.size() < self.buffers() / 8 {
             self.last_maintain = now;
             self.give(|mut writer| async move {
@@ -546,6 +596,7 @@ impl<S: Source> Pipeline<S> {
         self.durable.covers(&self.target)
             && self.writer.as_ref().is_some_and(|writer| writer.is_settled())
             && self.snapshots.is_empty()
+            && self.verifying.is_idle()
             && !self.dirty
             && self.tables.values().all(|t| t.drift.is_none() && t.joins.is_none())
     }
@@ -570,7 +621,7 @@ impl<S: Source> Pipeline<S> {
             .collect();
         // The acknowledgement is on its way; the source keeps what it does not get.
         self.stream.nudge();
-        Ok(Ended { stopped })
+        Ok(Ended { stopped, verified: std::mem::take(&mut self.verifying.results) })
     }
 
     async fn settle_writer(&mut self) -> Result<()> {

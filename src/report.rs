@@ -7,15 +7,27 @@ use lakeward_connectors::source::{Finding, Position, Source};
 use lakeward_connectors::{Error, Result, TableId};
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::config::{Config, SourceConfig};
 use crate::daemon::Outcome;
 use crate::delta::{Lake, Table, table_path};
 use crate::epoch::Ledger;
 use crate::{with_position, with_source};
 
 mod status;
+mod verify;
 
 pub use status::{status, watch};
+pub use verify::verify;
+
+/// The source of that name.
+fn source<'a>(config: &'a Config, name: &str) -> Result<&'a SourceConfig> {
+    config.sources.get(name).ok_or_else(|| {
+        let known: Vec<_> = config.sources.keys().cloned().collect();
+        Error::config("there is no such source")
+            .with("source", name)
+            .remedy(format!("the configuration has: {}", known.join(", ")))
+    })
+}
 
 /// Prints `value` as JSON, or `text`.
 fn print(json: bool, value: &impl Serialize, text: &str) -> Result<()> {
@@ -217,12 +229,7 @@ pub async fn tables(config: &Config, json: bool) -> Result<ExitCode> {
 /// # Errors
 /// When there is no such source, or the lake or, with `drop_slot`, the database can't be reached.
 pub async fn remove(config: &Config, name: &str, drop_slot: bool, json: bool) -> Result<ExitCode> {
-    let source = config.sources.get(name).ok_or_else(|| {
-        let known: Vec<_> = config.sources.keys().cloned().collect();
-        Error::config("there is no such source")
-            .with("source", name)
-            .remedy(format!("the configuration has: {}", known.join(", ")))
-    })?;
+    let source = source(config, name)?;
     let mut removed = Vec::new();
     if drop_slot {
         removed.extend(with_source!(&source.database, source => source.remove().await).flatten()?);

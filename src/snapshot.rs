@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use lakeward_connectors::batch::Batch;
 use lakeward_connectors::schema::{Identity, TableId, TableSchema};
 use lakeward_connectors::source::{
     ChunkReader, KeyText, Part, Position, Range, Rows, Source, View,
@@ -15,6 +16,7 @@ use crate::board::Reading;
 use crate::buffer::{Changes, Step};
 use crate::epoch::Progress;
 use crate::planted::{self, Bug};
+use crate::verify::Task;
 use crate::window::{Scope, Window, unseen_steps};
 
 /// How many keys are read again in one chunk.
@@ -90,11 +92,24 @@ pub struct Snapshots<S: Source> {
     connections: usize,
     /// Rows read of each table since the start, for people.
     read: HashMap<TableId, u64>,
+    /// What the rows of a closed window become.
+    step: fn(Batch) -> Step,
+    /// The bytes of rows read so far.
+    bytes: u64,
 }
 
 impl<S: Source> Snapshots<S> {
     /// No snapshot yet; at most `connections` chunks will be read at a time.
     pub fn new(connections: usize) -> Self {
+        Self::of(connections, Step::Rows)
+    }
+
+    /// As [`new`](Self::new), for rows that are compared with the lake's.
+    pub fn comparing(connections: usize) -> Self {
+        Self::of(connections, |batch| Step::Verify(Task::Compare(Box::new(batch))))
+    }
+
+    fn of(connections: usize, step: fn(Batch) -> Step) -> Self {
         let (report, events) = mpsc::channel(PARTS_WAITING);
         Self {
             runs: BTreeMap::new(),
@@ -107,7 +122,14 @@ impl<S: Source> Snapshots<S> {
             readers: JoinSet::new(),
             connections: connections.max(1),
             read: HashMap::new(),
+            step,
+            bytes: 0,
         }
+    }
+
+    /// The bytes of all rows read so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Begins to read `schema`'s table: all of it, or what `progress` says is left. Nothing is
@@ -185,6 +207,11 @@ impl<S: Source> Snapshots<S> {
     /// How many rows of `table` have been read since the start, by all its snapshots.
     pub fn rows_read(&self, table: &TableId) -> u64 {
         self.read.get(table).copied().unwrap_or_default()
+    }
+
+    /// Whether rows of `table` are being read.
+    pub fn reads(&self, table: &TableId) -> bool {
+        self.runs.contains_key(table)
     }
 
     /// Whether nothing is being read.
@@ -307,6 +334,7 @@ impl<S: Source> Snapshots<S> {
         };
         let Some(table) = self.jobs.get(&job) else { return Ok(None) };
         if let Part::Rows(batch) = &part {
+            self.bytes += batch.size as u64;
             *self.read.entry(table.clone()).or_default() += batch.changes.len() as u64;
         }
         if let Some(run) = self.runs.get_mut(table) {
@@ -333,7 +361,7 @@ impl<S: Source> Snapshots<S> {
             let closed: Vec<Job> = closed.map(|(job, _)| *job).collect();
             for job in closed {
                 self.jobs.remove(&job);
-                run.close(job, changes);
+                run.close(job, self.step, changes);
             }
             if run.windows.is_empty() {
                 changes.watch(id, false);
@@ -444,7 +472,7 @@ impl<S: Source> Run<S> {
         }
     }
 
-    fn close(&mut self, job: Job, changes: &mut Changes<S::Position>) {
+    fn close(&mut self, job: Job, step: fn(Batch) -> Step, changes: &mut Changes<S::Position>) {
         let Some(window) = self.windows.remove(&job) else { return };
         let id = &self.schema.id;
         if self.whole {
@@ -455,7 +483,7 @@ impl<S: Source> Run<S> {
             return;
         }
         for batch in changes.resolve(id, window) {
-            changes.push(id, Step::Rows(batch));
+            changes.push(id, step(batch));
         }
     }
 }

@@ -19,12 +19,14 @@ use crate::buffer::Work;
 use crate::delta::{Commit, Lake, Table, table_path};
 use crate::epoch::{Before, Entry, EpochFile, Ledger, Member, Progress, Roster, State};
 use crate::planted::{self, Bug};
+use crate::verify::Findings;
 
 mod maintain;
 mod size;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 pub use size::{Committed, Size};
 use slot::Slot;
@@ -83,6 +85,8 @@ pub struct Report<P> {
     pub lost: Vec<(TableId, State, String)>,
     /// The tables committed, and what each commit did.
     pub committed: Vec<(TableId, Committed)>,
+    /// What verifications found.
+    pub findings: Vec<(TableId, Findings)>,
 }
 
 /// What the lake says a source holds.
@@ -348,7 +352,9 @@ impl<P: Position> Writer<P> {
         self.members = plan.members;
         let merged = self.tables.values_mut().flat_map(Slot::take_merged);
         self.lake.forget(merged.map(|file| file.path).collect()).await;
-        Ok(Report { epoch, to: plan.to, missing, lost, committed })
+        let found = |(id, slot): (&TableId, &mut Slot)| Some((id.clone(), slot.comparison.take()?));
+        let findings = self.tables.iter_mut().filter_map(found).collect();
+        Ok(Report { epoch, to: plan.to, missing, lost, committed, findings })
     }
 
     /// Deletes epoch files that nobody needs.

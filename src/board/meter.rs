@@ -10,6 +10,7 @@ use lakeward_connectors::source::Listed;
 use super::{COMMITS, Lag, Problem, Reading, SourceFacts, Standing, TableCommit, TableFacts};
 use crate::epoch::State;
 use crate::pipeline::now_ms;
+use crate::verify::Verified;
 use crate::writer::{Committed, Size};
 
 /// Puts up what one source does. Cheap to clone.
@@ -167,6 +168,15 @@ impl Meter {
                     table.commits.pop_front();
                 }
                 table.commits.push_back(TableCommit { epoch: flushed.epoch, at_ms: now, did });
+            }
+        });
+    }
+
+    /// A table was compared with its source.
+    pub fn verified(&self, table: &TableId, verified: &Verified) {
+        self.write(|facts| {
+            if let Some(table) = facts.tables.get_mut(table) {
+                table.verified = Some(verified.clone());
             }
         });
     }

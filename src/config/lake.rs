@@ -135,7 +135,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// `256MiB`, `1GiB`, `500MB`; bytes.
-fn size(text: &str) -> Option<usize> {
+pub(super) fn size(text: &str) -> Option<usize> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let number: usize = text[..digits].parse().ok()?;
     let factor = match text[digits..].trim() {

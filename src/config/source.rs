@@ -4,11 +4,13 @@
 //! of [`Database`]; nothing else of the program knows how many kinds there are.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use lakeward_connectors::filter::TableFilter;
 use lakeward_connectors::{mongodb, mysql, postgres};
 use toml::de::DeTable;
 
+use super::lake::{duration, size};
 use super::reader::Reader;
 use super::table::PerTable;
 
@@ -19,6 +21,10 @@ pub struct SourceConfig {
     pub database: Database,
     /// How many chunks a snapshot reads at a time.
     pub snapshot_connections: usize,
+    /// How many bytes a second verifications read.
+    pub verify_rate: u64,
+    /// How often every table is verified.
+    pub verify_every: Option<Duration>,
     /// What is said of single tables.
     pub per_table: PerTable,
 }
@@ -100,6 +106,9 @@ macro_rules! with_position {
     };
 }
 
+/// What verifications read a second, unless the configuration says otherwise.
+const VERIFY_RATE: u64 = 16 << 20;
+
 /// The kinds of databases as they are written in the file.
 const KINDS: [&str; 3] = ["postgres", "mysql", "mongodb"];
 
@@ -159,8 +168,8 @@ impl Reader<'_> {
     }
 
     fn source(&mut self, name: &str, at: usize, of: &DeTable<'_>) -> Option<SourceConfig> {
-        let known: Vec<&str> =
-            KINDS.iter().copied().chain(["table", "schema_changes", "dropped_columns"]).collect();
+        let own = ["table", "schema_changes", "dropped_columns", "verify_every", "verify_rate"];
+        let known: Vec<&str> = KINDS.iter().copied().chain(own).collect();
         self.only(&format!("[source.{name}]"), of, &known);
         let named: Vec<_> = KINDS.into_iter().filter(|kind| of.contains_key(*kind)).collect();
         let kind = match *named {
@@ -191,7 +200,23 @@ impl Reader<'_> {
             "mysql" => self.mysql(&section, per_table.text_columns.clone()).map(Database::MySql),
             _ => self.mongodb(&section, &per_table.text_columns).map(Database::Mongodb),
         };
-        Some(SourceConfig { database: database?, snapshot_connections, per_table })
+        let (verify_rate, verify_every) = self.verification(name, of);
+        let database = database?;
+        Some(SourceConfig { database, snapshot_connections, verify_rate, verify_every, per_table })
+    }
+
+    /// How fast, and how often, lake and source are compared.
+    fn verification(&mut self, name: &str, of: &DeTable<'_>) -> (u64, Option<Duration>) {
+        let every = of.get("verify_every").and_then(|item| {
+            let key = format!("source.{name}.verify_every");
+            self.parsed(&key, item, "a time like \"24h\"", duration)
+        });
+        let rate = of.get("verify_rate").and_then(|item| {
+            let key = format!("source.{name}.verify_rate");
+            let positive = |text: &str| size(text).filter(|bytes| *bytes > 0);
+            self.parsed(&key, item, "the bytes of a second, like \"16MiB\"", positive)
+        });
+        (rate.map_or(VERIFY_RATE, |rate| rate as u64), every)
     }
 
     fn snapshot_connections(&mut self, section: &Section<'_, '_>) -> usize {

@@ -16,6 +16,7 @@ mod saved;
 mod tests;
 
 use std::hash::Hasher;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lakeward_connectors::key::Keys;
 use rustc_hash::FxHasher;
@@ -53,7 +54,12 @@ pub(crate) struct Index {
     next: Place,
     /// Entries since the index was saved.
     unsaved: u64,
+    /// Which of the process's indexes this is.
+    number: u64,
 }
+
+/// How many indexes there have been in this process.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// The newest entries, in the order in which they came.
 #[derive(Debug, Default)]
@@ -83,7 +89,8 @@ impl Index {
     /// An empty index.
     pub(crate) fn new(shelf: Shelf, unique: bool) -> Self {
         let (runs, tail) = (Vec::new(), Tail::default());
-        Self { unique, blank: false, shelf, runs, settled: 0, tail, next: 0, unsaved: 0 }
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Self { unique, blank: false, shelf, runs, settled: 0, tail, next: 0, unsaved: 0, number }
     }
 
     /// An index that notes nothing, for rows that nobody has to find again.
@@ -94,6 +101,11 @@ impl Index {
     /// Whether a key has at most one row.
     pub(crate) fn is_unique(&self) -> bool {
         self.unique
+    }
+
+    /// Which of the process's indexes this is: places mean nothing to another one.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     /// The place that the next row gets.

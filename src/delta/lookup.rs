@@ -344,7 +344,7 @@ impl FileKeys {
 }
 
 /// The columns that a key is made of.
-fn key_schema(schema: &TableSchema) -> SchemaRef {
+pub(super) fn key_schema(schema: &TableSchema) -> SchemaRef {
     let columns = key_columns(schema).into_iter().filter_map(|at| schema.columns.get(at));
     let fields = columns.map(|column| Field::new(&column.name, column.kind.arrow(), true));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))

@@ -7,6 +7,7 @@
 //! columns into Delta's words; `files`, `stats`, `read` and `conform` are the Parquet side, `partition` the columns that
 //! files don't hold;
 //! `index` (filled by `lookup`) and `view` know where each row is, `merge` decides what becomes of the old ones,
+//! `compare` compares them with the source's,
 //! `rewrite` makes the new files from what `gather` puts together, `remake` gives all rows other values, `deletes` (in `z85`) marks rows
 //! of files that stay; `rebase` takes up what other writers commit, `vacuum` finds old files.
 
@@ -14,6 +15,7 @@ mod actions;
 mod checkpoint;
 mod clock;
 mod commit;
+mod compare;
 mod conform;
 mod deletes;
 mod files;
@@ -40,6 +42,7 @@ mod view;
 mod z85;
 
 pub use commit::Commit;
+pub use compare::{Difference, Seen};
 pub use index::cache::Cache;
 pub use merge::Merge;
 pub use rewrite::Applied;

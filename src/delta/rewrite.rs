@@ -301,6 +301,11 @@ impl Table {
         if plan.carried.is_empty() && run.rows.iter().all(|row| row.patches.is_empty()) {
             return CHUNK;
         }
+        self.rows_at_once()
+    }
+
+    /// How many rows of this table are read at once.
+    pub(super) fn rows_at_once(&self) -> usize {
         let width = self.view.bytes() / self.view.rows().max(1) * UNPACKED;
         usize::try_from(CHUNK_BYTES / width.max(1)).map_or(CHUNK, |rows| rows.clamp(16, CHUNK))
     }

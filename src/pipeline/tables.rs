@@ -132,6 +132,7 @@ impl<S: Source> Pipeline<S> {
         step: Step,
     ) {
         let id = schema.id.clone();
+        self.interrupt_verification(&id, "it was read again while it was compared");
         if let Some(tracked) = self.tables.get_mut(&id) {
             tracked.schema = schema.clone();
             tracked.stopped = None;
@@ -165,6 +166,7 @@ impl<S: Source> Pipeline<S> {
 
     /// Columns came, went or are called otherwise, and rows stay.
     pub(super) fn evolve(&mut self, schema: Arc<TableSchema>) {
+        self.interrupt_verification(&schema.id, "its columns changed while it was compared");
         let Some(tracked) = self.tables.get_mut(&schema.id) else { return };
         info!(table = %schema.id, "columns changed");
         tracked.schema = schema.clone();
@@ -197,6 +199,8 @@ impl<S: Source> Pipeline<S> {
         if tracked.stopped.is_some() {
             return;
         }
+        self.interrupt_verification(table, "it stopped while it was compared");
+        let Some(tracked) = self.tables.get_mut(table) else { return };
         warn!(%table, reason, "table stopped");
         tracked.stopped = Some(reason);
         tracked.reason = None;

@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::board::{Board, Problem, SAMPLE, Sample, SourceFacts, TableCommit, TableFacts};
 use crate::delta::table_path;
 use crate::pipeline::now_ms;
+use crate::verify::Outcome;
 
 /// `/api/status`.
 #[derive(Serialize)]
@@ -65,6 +66,7 @@ struct Table {
     commit_ms: Option<i64>,
     amplification: Option<f64>,
     snapshot: Option<Reading>,
+    verified: Option<Compared>,
     spark: Vec<u64>,
 }
 
@@ -74,6 +76,16 @@ struct Reading {
     total: Option<u64>,
     left_s: Option<u64>,
     keys: usize,
+}
+
+/// What the newest verification found.
+#[derive(Serialize)]
+struct Compared {
+    outcome: Outcome,
+    reason: Option<String>,
+    at_ms: i64,
+    rows: u64,
+    differences: u64,
 }
 
 /// `/api/tables/{source}/{table}`.
@@ -190,6 +202,13 @@ fn table(id: &TableId, of: &TableFacts, now: i64) -> Table {
             total: progress.total,
             left_s: progress.left_s,
             keys: progress.keys,
+        }),
+        verified: of.verified.as_ref().map(|verified| Compared {
+            outcome: verified.outcome,
+            reason: verified.reason.clone(),
+            at_ms: verified.at_ms,
+            rows: verified.rows,
+            differences: verified.missing + verified.extra + verified.changed,
         }),
         spark: of.history.spark(),
     }

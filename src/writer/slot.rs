@@ -26,6 +26,9 @@ use crate::pipeline::now_ms;
 use crate::planted::{self, Bug};
 use crate::shape::{Changes, Mode, Shape, Shaping, mark_deleted};
 use crate::staged::{self, Reader, Staged};
+use crate::verify::Task;
+
+use super::verify::Comparison;
 
 /// A merge rests so many times as long as it took, so that it takes no more than a fifth of the
 /// time.
@@ -114,6 +117,7 @@ pub(super) struct Slot {
     pub(super) fault: Option<(State, String)>,
     /// When it was last looked through for files that nobody needs.
     pub(super) maintained: Instant,
+    pub(super) comparison: Comparison,
 }
 
 /// What became of a merge.
@@ -160,6 +164,7 @@ impl Slot {
             missing: Vec::new(),
             fault: None,
             maintained: now,
+            comparison: Comparison::default(),
         }
     }
 
@@ -266,6 +271,10 @@ impl Slot {
         let steps = steps.into_iter().map(|step| {
             Ok(match step {
                 Step::Rows(batch) => Step::Rows(self.shaping_of(&batch.schema)?.apply(batch)?),
+                Step::Verify(Task::Compare(batch)) => {
+                    let batch = self.shaping_of(&batch.schema)?.apply(*batch)?;
+                    Step::Verify(Task::Compare(Box::new(batch)))
+                }
                 Step::Evolve(schema) => Step::Evolve(self.shaping_of(&schema)?.lake().clone()),
                 Step::Generation(schema) => {
                     Step::Generation(self.shaping_of(&schema)?.lake().clone())
@@ -311,6 +320,7 @@ impl Slot {
     async fn lose(&mut self, fault: (State, String)) -> Result<()> {
         self.fault = Some(fault);
         self.turn = Committed::default();
+        self.comparison.void();
         if self.is_mirror() {
             self.drop_staged();
         }
@@ -509,6 +519,11 @@ impl Slot {
                     }
                     continue;
                 }
+                Step::Verify(task) => {
+                    found.add(rows(table, std::mem::take(&mut run)).await?);
+                    self.comparison.perform(table, task).await?;
+                    continue;
+                }
                 Step::Truncate { .. } => table.truncate().await?,
                 Step::Generation(schema) => begin(table, &schema, &self.shape).await?,
                 Step::Discard => {}
@@ -602,7 +617,7 @@ async fn rows(table: &mut Table, run: Vec<Batch>) -> Result<Found> {
     Ok(Found { missing, copied, brought, rows: applied.rows })
 }
 
-fn texts(schema: &TableSchema, key: &[u8]) -> Result<KeyText> {
+pub(super) fn texts(schema: &TableSchema, key: &[u8]) -> Result<KeyText> {
     if schema.identity == Identity::FullRow {
         return Err(Error::internal("a row without a key came without its values")
             .with("table", &schema.id));

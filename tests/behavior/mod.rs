@@ -6,6 +6,7 @@ mod cli;
 mod faults;
 mod merge;
 mod shapes;
+mod verify;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -158,6 +159,7 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
     jobs.extend(faults::jobs(select));
     jobs.extend(merge::jobs(select));
     jobs.extend(shapes::jobs(select));
+    jobs.extend(verify::jobs(select));
     Ok(jobs)
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use lakeward::board::Board;
 use lakeward::delta::{Cache, Lake};
-use lakeward::pipeline::{Settings, run};
+use lakeward::pipeline::{Order, Settings, run};
+use lakeward::verify::{Outcome, Request};
 use lakeward_connectors::scripted::{Scripted, Shared};
 use lakeward_connectors::{Error, ErrorKind};
 use tokio::task::JoinHandle;
@@ -51,6 +52,8 @@ pub struct Counters {
     pub restarts: AtomicU64,
     pub gaps: AtomicU64,
     pub superseded: AtomicU64,
+    /// Tables that verifications found equal to the source.
+    pub verified: AtomicU64,
 }
 
 /// How a process ended by itself.
@@ -118,9 +121,27 @@ async fn keep(server: &Shared, lake: Lake, settings: Settings, counters: &Counte
     loop {
         let meter = Board::default().source(&settings.source, "scripted");
         let stop = CancellationToken::new();
-        let result = run(Scripted::new(server), lake.clone(), settings.clone(), meter, stop).await;
+        let (source, settings) = (Scripted::new(server), settings.clone());
+        let (send, mut orders) = tokio::sync::mpsc::channel(1);
+        let (answers, mut verified) = tokio::sync::mpsc::unbounded_channel();
+        let request = Request { table: None, repair: false };
+        if send.try_send(Order::Verify(request, Some(answers))).is_err() {
+            return Err("an order can't be given".to_owned());
+        }
+        let nonce = settings.nonce.clone();
+        let result = run(source, lake.clone(), settings, meter, &mut orders, stop).await;
+        // V1: whatever happens meanwhile, lake and source are equal at one position.
+        while let Ok((table, found)) = verified.try_recv() {
+            match found.outcome {
+                Outcome::Different => {
+                    return Err(format!("{table}: verification has a false alarm: {found:?}"));
+                }
+                Outcome::Equal => counters.verified.fetch_add(1, Ordering::Relaxed),
+                Outcome::Skipped => 0,
+            };
+        }
         let Err(error) = result else { return Ok(()) };
-        tracing::info!(nonce = settings.nonce, error = error.full(), "run ended");
+        tracing::info!(nonce, error = error.full(), "run ended");
         if let Some(exit) = judge(&error, counters) {
             return exit;
         }

@@ -25,6 +25,8 @@ pub struct Seen {
     pub crashes: u64,
     pub zombies: u64,
     pub superseded: u64,
+    /// Tables that verifications found equal to the source, beside all that goes on.
+    pub verified: u64,
     pub restarts: u64,
     pub gaps: u64,
     pub transactions: u64,
@@ -38,6 +40,7 @@ impl Seen {
         self.crashes += other.crashes;
         self.zombies += other.zombies;
         self.superseded += other.superseded;
+        self.verified += other.verified;
         self.restarts += other.restarts;
         self.gaps += other.gaps;
         self.transactions += other.transactions;
@@ -204,6 +207,8 @@ impl World {
             catalog_interval: Duration::from_millis([150, 1_000][self.chance.below(2) as usize]),
             idle_interval: Duration::from_millis(500),
             until_current,
+            verify_rate: u64::MAX,
+            verify_every: None,
             nonce: format!("process {}", self.started),
         }
     }
@@ -398,6 +403,7 @@ impl World {
         self.seen.seconds = self.began.elapsed().as_secs();
         self.seen.flushes = newest_epoch(&self.disk.objects).await?;
         self.seen.superseded = self.superseded();
+        self.seen.verified = self.counters.verified.load(std::sync::atomic::Ordering::Relaxed);
         self.seen.restarts = self.counters.restarts.load(relaxed);
         self.seen.gaps = self.counters.gaps.load(relaxed);
         Ok(())

@@ -43,7 +43,8 @@ pub enum State {
 }
 
 /// Starts the daemon and kills it after 100–800 ms, over and over, while `work` runs and until
-/// it was killed at least four times. Every third life is longer, so that progress is made.
+/// it was killed at least four times. Every third life is longer, so that progress is made, and later
+/// lives are: where a start is much work for the server, it would do nothing else.
 pub fn killing<T: Send>(
     setup: &Setup,
     state: State,
@@ -71,7 +72,7 @@ pub fn killing<T: Send>(
 }
 
 fn one_life(setup: &Setup, n: usize) -> Res<()> {
-    let longest = if n % 3 == 2 { 2500 } else { 800 };
+    let longest = (1 + n as u64 / 8) * if n % 3 == 2 { 2500 } else { 800 };
     let mut daemon = setup.start()?;
     if let Some(status) = daemon.wait(Duration::from_millis(fastrand::u64(100..longest)))? {
         return Err(format!("the daemon ended by itself with {status}\n{}", setup.tail()));

@@ -1,0 +1,328 @@
+//! Verifications of a source's tables, one after the other, beside the running stream.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lakeward_connectors::Result;
+use lakeward_connectors::schema::{Identity, TableId, TableSchema};
+use lakeward_connectors::source::{KeyText, Range, Source};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::{CHUNK_LEAST, Pipeline, now_ms};
+use crate::buffer::Step;
+use crate::epoch::Progress;
+use crate::shape::Mode;
+use crate::snapshot::{Event, Snapshots};
+use crate::verify::{Findings, Kind, Outcome, Request, Task, Verified};
+
+/// A table that changes its columns, or is compacted by somebody else, is begun again so often.
+const ATTEMPTS: u32 = 5;
+/// A table with more differences than this is read again as a whole.
+const REPAIRED_BY_KEY: usize = 100_000;
+
+/// Where the results of a request go: one for each table.
+pub type Answers = UnboundedSender<(TableId, Verified)>;
+
+/// The verifications of one source.
+pub(super) struct Verifications<S: Source> {
+    /// Reads the source's rows, one chunk at a time.
+    pub(super) reading: Snapshots<S>,
+    queue: VecDeque<Wanted>,
+    current: Option<Current>,
+    /// The newest result of every table.
+    pub(super) results: BTreeMap<TableId, Verified>,
+    /// The next chunk is not read before (the rate limit).
+    due: Instant,
+    /// The bytes that `due` accounts for.
+    counted: u64,
+    number: u64,
+}
+
+#[derive(Clone)]
+struct Wanted {
+    table: TableId,
+    repair: bool,
+    attempts: u32,
+    answers: Option<Answers>,
+}
+
+/// The table that is being compared.
+struct Current {
+    wanted: Wanted,
+    schema: Arc<TableSchema>,
+    /// Which comparison of this pipeline it is.
+    number: u64,
+    phase: Phase,
+    began: Instant,
+    bytes: u64,
+    result: Verified,
+    repairs: Vec<KeyText>,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The source's rows are read and compared.
+    Rows,
+    /// All have been; the writer says which of the lake's rows were not among them.
+    Unseen,
+    /// Those are looked for in the source.
+    Keys,
+    /// They have been; the writer says which are still unseen.
+    End,
+}
+
+impl<S: Source> Verifications<S> {
+    pub(super) fn new() -> Self {
+        Self {
+            reading: Snapshots::comparing(1),
+            queue: VecDeque::new(),
+            current: None,
+            results: BTreeMap::new(),
+            due: Instant::now(),
+            counted: 0,
+            number: 0,
+        }
+    }
+
+    /// Whether nothing is wanted.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.current.is_none()
+    }
+}
+
+impl<S: Source> Pipeline<S> {
+    /// Takes up a request.
+    pub(super) fn want_verified(&mut self, request: &Request, answers: Option<&Answers>) {
+        let named = request.table.as_deref();
+        let ids: Vec<_> = match named.map(|name| TableId::try_from(name.to_owned())) {
+            None => self.tables.keys().chain(self.refused.keys()).cloned().collect(),
+            Some(Ok(id)) => vec![id],
+            Some(Err(_)) => Vec::new(),
+        };
+        for table in ids {
+            let (repair, answers) = (request.repair, answers.cloned());
+            self.verifying.queue.push_back(Wanted { table, repair, attempts: 0, answers });
+        }
+    }
+
+    /// Goes on with verifications: one step of each kind that can be done now.
+    pub(super) async fn verify(&mut self) -> Result<()> {
+        if self.verifying.is_idle() {
+            return Ok(());
+        }
+        self.begin_verification();
+        for _ in self.verifying.reading.close_windows(&mut self.changes) {
+            self.all_read();
+        }
+        let reading = &mut self.verifying.reading;
+        let (now, bytes) = (Instant::now(), reading.bytes());
+        let spent = (bytes - self.verifying.counted) as f64 / self.settings.verify_rate as f64;
+        self.verifying.due = self.verifying.due.max(now) + Duration::from_secs_f64(spent);
+        self.verifying.counted = bytes;
+        if spent > 0.0 || now < self.verifying.due {
+            return Ok(());
+        }
+        if reading.wants_reader(self.changes.position()) {
+            reading.add_reader(self.source.reader(CHUNK_LEAST).await?);
+        }
+        reading.dispatch(&mut self.changes);
+        Ok(())
+    }
+
+    /// Begins with the next table, if none is under way.
+    fn begin_verification(&mut self) {
+        while self.verifying.current.is_none() {
+            let Some(wanted) = self.verifying.queue.pop_front() else { return };
+            match self.can_verify(&wanted.table) {
+                Ok(Some(schema)) => return self.compare(wanted, schema),
+                Ok(None) => return self.verifying.queue.push_front(wanted),
+                Err(reason) => self.verified(&wanted, Verified::skipped(now_ms(), reason)),
+            }
+        }
+    }
+
+    /// The table's schema; `None` while its rows are being read; or why it can't be compared.
+    fn can_verify(&self, table: &TableId) -> Result<Option<Arc<TableSchema>>, String> {
+        if let Some(reason) = self.refused.get(table) {
+            return Err(reason.clone());
+        }
+        let tracked = self.tables.get(table).ok_or("this source has no such table")?;
+        if let Some(reason) = &tracked.stopped {
+            return Err(format!("it is stopped: {reason}"));
+        }
+        if !matches!(tracked.schema.identity, Identity::Key(_)) {
+            return Err("it has no key by which rows could be compared".to_owned());
+        }
+        let merging = &self.settings.merging;
+        if merging.shapes.get(table).unwrap_or(&merging.shape).mode == Mode::Append {
+            return Err("its mode is \"append\": each change is a row of its own".to_owned());
+        }
+        let waits = tracked.joins.is_some() || tracked.held.is_some() || tracked.drift.is_some();
+        let read = self.snapshots.progress(table).is_some();
+        Ok((!waits && !read).then(|| tracked.schema.clone()))
+    }
+
+    fn compare(&mut self, wanted: Wanted, schema: Arc<TableSchema>) {
+        info!(table = %wanted.table, "verifying");
+        self.verifying.number += 1;
+        let number = self.verifying.number;
+        let progress = Progress { ranges: vec![Range::default()], ..Progress::default() };
+        let position = self.changes.position().clone();
+        self.changes.push(&wanted.table, Step::Verify(Task::Begin { number }));
+        self.verifying.reading.begin(schema.clone(), position, None, progress);
+        self.verifying.current = Some(Current {
+            wanted,
+            schema,
+            number,
+            phase: Phase::Rows,
+            began: Instant::now(),
+            bytes: self.verifying.reading.bytes(),
+            result: Verified::of(Outcome::Equal, 0, Duration::ZERO),
+            repairs: Vec::new(),
+        });
+    }
+
+    /// All rows that were asked for have been read and are among the table's steps.
+    fn all_read(&mut self) {
+        let Some(current) = &mut self.verifying.current else { return };
+        let task = match current.phase {
+            Phase::Rows => {
+                current.phase = Phase::Unseen;
+                Task::Unseen
+            }
+            _ => {
+                current.phase = Phase::End;
+                Task::End { repair: current.wanted.repair }
+            }
+        };
+        self.changes.push(&current.wanted.table, Step::Verify(task));
+    }
+
+    /// Takes up what a reader reports. A row that can't be read ends the table's verification.
+    pub(super) fn verified_chunk(&mut self, event: Event<S>) -> Result<()> {
+        if let Event::Part(_, lakeward_connectors::source::Part::Opened(view)) = &event {
+            self.changes.seen_by(view, self.oldest_window());
+        }
+        if let Some((table, error)) = self.verifying.reading.take_up(event, &mut self.changes)? {
+            self.interrupt_verification(&table, &error.full());
+        }
+        Ok(())
+    }
+
+    /// The table is not what it was when its verification began: it begins again, some time.
+    pub(super) fn interrupt_verification(&mut self, table: &TableId, reason: &str) {
+        let of = |current: &mut Current| current.wanted.table == *table;
+        let Some(current) = self.verifying.current.take_if(of) else { return };
+        self.verifying.reading.cancel(table);
+        if !self.snapshots.reads(table) {
+            self.changes.watch(table, false);
+        }
+        let wanted = Wanted { attempts: current.wanted.attempts + 1, ..current.wanted };
+        match wanted.attempts < ATTEMPTS {
+            true => self.verifying.queue.push_back(wanted),
+            false => self.verified(&wanted, Verified::skipped(now_ms(), reason)),
+        }
+    }
+
+    /// Takes up what the writer found.
+    pub(super) async fn found(&mut self, findings: Vec<(TableId, Findings)>) -> Result<()> {
+        for (table, findings) in findings {
+            let Some(current) = &mut self.verifying.current else { return Ok(()) };
+            if current.wanted.table != table || current.number != findings.number {
+                continue;
+            }
+            current.result.rows += findings.rows;
+            for (key, columns) in findings.different {
+                let kind = if columns.is_none() { Kind::Missing } else { Kind::Changed };
+                current.repairs.push(key.clone());
+                current.repairs.truncate(REPAIRED_BY_KEY);
+                current.result.note(kind, key, columns.unwrap_or_default());
+            }
+            if findings.void {
+                let reason = "the files of the table were exchanged while it was compared";
+                self.interrupt_verification(&table, reason);
+                continue;
+            }
+            if let Some(keys) = findings.unseen {
+                self.look_for(keys);
+            }
+            if let Some(keys) = findings.extra {
+                self.end_verification(keys).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks in the source for rows that only the lake seems to have (V2).
+    fn look_for(&mut self, keys: Vec<KeyText>) {
+        let Some(current) = &mut self.verifying.current else { return };
+        let merging = &self.settings.merging;
+        let shape = merging.shapes.get(&current.wanted.table).unwrap_or(&merging.shape);
+        // Rows that were deleted in the source stay where deletes are marks.
+        if keys.is_empty() || shape.mode == Mode::SoftDelete {
+            return self.all_read();
+        }
+        current.phase = Phase::Keys;
+        let position = self.changes.position().clone();
+        self.verifying.reading.add_keys(&current.schema, &position, keys);
+    }
+
+    /// The comparison is complete: `extra` are the rows that only the lake had.
+    async fn end_verification(&mut self, extra: Vec<KeyText>) -> Result<()> {
+        let Some(mut current) = self.verifying.current.take() else { return Ok(()) };
+        let table = current.wanted.table.clone();
+        let merging = &self.settings.merging;
+        let shape = merging.shapes.get(&table).unwrap_or(&merging.shape);
+        if shape.mode != Mode::SoftDelete {
+            for key in extra {
+                current.result.note(Kind::Extra, key, Vec::new());
+            }
+        }
+        let mut result = current.result;
+        result.at_ms = now_ms();
+        result.took_ms = current.began.elapsed().as_millis() as u64;
+        result.bytes = self.verifying.reading.bytes() - current.bytes;
+        if current.wanted.repair && result.outcome == Outcome::Different {
+            result.repaired = true;
+            if current.repairs.len() >= REPAIRED_BY_KEY {
+                let reason = "verification found it to differ from the source".to_owned();
+                self.look_again(&table, reason).await?;
+            } else if !current.repairs.is_empty() {
+                let position = self.changes.position().clone();
+                self.snapshots.add_keys(&current.schema, &position, current.repairs);
+                self.dirty = true;
+            }
+        }
+        self.verified(&current.wanted, result);
+        Ok(())
+    }
+
+    fn verified(&mut self, wanted: &Wanted, result: Verified) {
+        let (table, rows) = (&wanted.table, result.rows);
+        match result.outcome {
+            Outcome::Equal => info!(%table, rows, "lake and source are equal"),
+            Outcome::Skipped => {
+                info!(%table, reason = result.reason.as_deref().unwrap_or_default(), "not verified");
+            }
+            Outcome::Different => {
+                let Verified { missing, extra, changed, repaired, .. } = result;
+                warn!(%table, rows, missing, extra, changed, repaired, "lake and source differ");
+            }
+        }
+        self.meter.verified(table, &result);
+        if let Some(answers) = &wanted.answers {
+            // Whoever asked may be gone.
+            let _ = answers.send((table.clone(), result.clone()));
+        }
+        self.verifying.results.insert(table.clone(), result);
+    }
+
+    /// The serial number from which on an open window may ask what its view saw.
+    pub(super) fn oldest_window(&self) -> u64 {
+        self.snapshots.oldest_window().min(self.verifying.reading.oldest_window())
+    }
+}

@@ -1,0 +1,210 @@
+//! `lakeward verify`: finds what differs, and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::daemon::Answer;
+use crate::support::jobs::Job;
+use crate::support::reader::python;
+use crate::support::scene::{CURRENT, DELETION_VECTORS, Scene, Test, check, trials};
+use crate::support::{Context, Res, Server, Store};
+
+const TESTS: &[Test] = &[("planted", planted), ("busy", busy), ("not_comparable", not_comparable)];
+
+pub fn jobs(select: &dyn Fn(&str) -> bool) -> Vec<Job> {
+    trials("behavior::verify", TESTS, &[Server::Pg15, Server::Pg18], select)
+}
+
+/// One column of each type that the lake tells apart, and more.
+const COLUMNS: &[(&str, &str, &str)] = &[
+    ("i2", "int2", "g % 30000"),
+    ("i4", "int4", "g"),
+    ("i8", "int8", "g * 1000000007::int8"),
+    ("f4", "float4", "g / 3.0"),
+    ("f8", "float8", "g / 7.0"),
+    ("b", "bool", "g % 2 = 0"),
+    ("n", "numeric(10,2)", "g / 100.0"),
+    ("n38", "numeric(38,10)", "g * 1e20"),
+    ("nfree", "numeric", "g / 3.0"),
+    ("x", "text", "'row ' || g"),
+    ("v", "varchar(40)", "md5(g::text)"),
+    ("ba", "bytea", "decode(md5(g::text), 'hex')"),
+    ("u", "uuid", "md5(g::text)::uuid"),
+    ("j", "jsonb", "jsonb_build_object('g', g)"),
+    ("d", "date", "date '2020-01-01' + g % 1000"),
+    ("t", "time", "time '10:00' + g * interval '1 second'"),
+    ("ts", "timestamp", "timestamp '2020-01-01' + g * interval '1 minute'"),
+    ("tz", "timestamptz", "timestamptz '2020-01-01 00:00+00' + g * interval '1 minute'"),
+    ("iv", "interval", "g * interval '1 hour'"),
+    ("ia", "int[]", "array[g, null, g + 1]"),
+    ("xa", "text[]", "array['a', g::text]"),
+];
+
+const ROWS: i64 = 4_000;
+
+fn tables() -> String {
+    let columns = COLUMNS.iter().map(|(name, kind, _)| format!("{name} {kind}"));
+    let columns = columns.collect::<Vec<_>>().join(", ");
+    let values = COLUMNS.iter().map(|(_, _, value)| *value).collect::<Vec<_>>().join(", ");
+    let table = |name: &str| {
+        format!(
+            "create table {name}(id int primary key, {columns}); \
+             insert into {name} select g, {values} from generate_series(1, {ROWS}) g; "
+        )
+    };
+    table("t") + &table("v")
+}
+
+/// A hundred differences, in all columns; where each is.
+struct Planted {
+    missing: BTreeSet<i64>,
+    extra: BTreeSet<i64>,
+    changed: BTreeMap<i64, String>,
+}
+
+impl Planted {
+    fn new() -> Planted {
+        let changed = (0..40).map(|n| (7 + 90 * n, COLUMNS[n as usize % COLUMNS.len()].0));
+        Planted {
+            missing: (0..30).map(|n| 3 + 130 * n).collect(),
+            extra: (0..30).map(|n| ROWS + 1 + 7 * n).collect(),
+            changed: changed.map(|(id, column)| (id, column.to_owned())).collect(),
+        }
+    }
+
+    fn plant(&self, url: &str) -> Res<()> {
+        let mut changed: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+        for (id, column) in &self.changed {
+            changed.entry(column).or_default().push(*id);
+        }
+        let plan = json!({
+            "url": url, "missing": self.missing, "extra": self.extra, "changed": changed,
+        });
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/behavior/plant.py");
+        let mut command = Command::new(python("deltalake")?);
+        let output = command.args([script, &plan.to_string()]).output().context("plant.py")?;
+        check(output.status.success(), || String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    fn is_found(&self, found: &Value) -> Res<()> {
+        let (mut missing, mut extra, mut changed) =
+            (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        for difference in found["differences"].as_array().into_iter().flatten() {
+            let id = difference["key"][0].as_str().and_then(|key| key.parse().ok());
+            let id: i64 = id.ok_or(format!("no key: {difference}"))?;
+            let column = difference["columns"][0].as_str().unwrap_or_default().to_owned();
+            match difference["kind"].as_str() {
+                Some("missing") => drop(missing.insert(id)),
+                Some("extra") => drop(extra.insert(id)),
+                _ => drop(changed.insert(id, column)),
+            }
+        }
+        let all = missing == self.missing && extra == self.extra && changed == self.changed;
+        check(all, || format!("100 were planted; found: {found:#}"))
+    }
+}
+
+fn verify(scene: &Scene, arguments: &[&str]) -> Res<(Answer, Value)> {
+    let all = [&["verify", &scene.source, "--json"], arguments].concat();
+    let answer = scene.setup.command(&all)?;
+    let value = serde_json::from_str(&answer.stdout)
+        .map_err(|error| format!("{error}: {}\n{}", answer.all(), scene.setup.tail()))?;
+    Ok((answer, value))
+}
+
+/// A hundred of a hundred, in both merge modes; repaired, there is none; with and without a daemon.
+fn planted(server: Server) -> Res<()> {
+    let scene =
+        Scene::with(server, Store::Local, "planted", &tables(), &[("v", DELETION_VECTORS)])?;
+    scene.run_until_current()?;
+    let (answer, found) = verify(&scene, &[])?;
+    for table in ["public.t", "public.v"] {
+        let equal = found[table]["outcome"] == "equal" && found[table]["rows"] == ROWS;
+        check(answer.code == Some(0) && equal, || format!("before: {found:#}"))?;
+    }
+    let plan = Planted::new();
+    plan.plant(&scene.url("t"))?;
+    let (answer, found) = verify(&scene, &[])?;
+    check(answer.code == Some(1), || format!("exit code {:?}", answer.code))?;
+    check(found["public.v"]["outcome"] == "equal", || format!("{found:#}"))?;
+    plan.is_found(&found["public.t"])?;
+
+    let mut daemon = scene.setup.start()?;
+    scene.setup.wait_settled(&mut daemon, CURRENT)?;
+    let (answer, found) = verify(&scene, &["public.t", "--repair"])?;
+    check(answer.code == Some(1), || format!("exit code {:?}", answer.code))?;
+    plan.is_found(&found["public.t"])?;
+    check(found["public.t"]["repaired"] == true, || format!("{found:#}"))?;
+    let (answer, found) = verify(&scene, &["public.t"])?;
+    let equal = found["public.t"]["outcome"] == "equal";
+    check(answer.code == Some(0) && equal, || format!("after the repair: {found:#}"))?;
+    daemon.stop(&scene.setup)?;
+    scene.all_equal(&["t", "v"])
+}
+
+/// No false alarm while rows, keys and columns change.
+fn busy(server: Server) -> Res<()> {
+    let scene = Scene::with(server, Store::Local, "busy", &tables(), &[("v", DELETION_VECTORS)])?;
+    let mut daemon = scene.setup.start()?;
+    scene.setup.wait_settled(&mut daemon, CURRENT)?;
+    let pg = scene.db.connect()?;
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let load = std::thread::spawn(move || -> Res<u32> {
+        let mut turns = 0;
+        while stopped.try_recv().is_err() {
+            turns += 1;
+            for table in ["t", "v"] {
+                pg.exec(&format!(
+                    "update {table} set x = x || '.', n = n + 1 where id % 13 = {turns} % 13; \
+                     delete from {table} where id % 211 = {turns} % 211; \
+                     insert into {table}(id, x) select {turns} * 100000 + g, 'new' \
+                       from generate_series(1, 20) g; \
+                     update {table} set id = -id where id % 307 = {turns} % 307 and id > 0"
+                ))?;
+            }
+            if turns == 20 {
+                pg.exec("alter table t add column later int default 5")?;
+            }
+        }
+        Ok(turns)
+    });
+    let (end, mut compared) = (Instant::now() + Duration::from_secs(12), 0);
+    while Instant::now() < end {
+        let (answer, found) = verify(&scene, &[])?;
+        check(answer.code == Some(0), || format!("a false alarm: {found:#}"))?;
+        let equal = ["public.t", "public.v"].iter().filter(|t| found[**t]["outcome"] == "equal");
+        compared += equal.count();
+    }
+    let _ = stop.send(());
+    let turns = load.join().map_err(|_| "the load panicked")??;
+    check(compared >= 4, || format!("only {compared} tables compared in {turns} turns"))?;
+    daemon.stop(&scene.setup)?;
+    scene.run_until_current()?;
+    scene.all_equal(&["t", "v"])
+}
+
+/// A table that can't be compared says why.
+fn not_comparable(server: Server) -> Res<()> {
+    let sql = "create table k(a int, b text); alter table k replica identity full; \
+               insert into k select g, 'b' from generate_series(1, 10) g; \
+               create table a(id int primary key)";
+    let scene =
+        Scene::with(server, Store::Local, "not_comparable", sql, &[("a", "mode = \"append\"")])?;
+    scene.run_until_current()?;
+    let (answer, found) = verify(&scene, &[])?;
+    check(answer.code == Some(0), || format!("{found:#}"))?;
+    for (table, why) in [("public.k", "no key"), ("public.a", "append")] {
+        let reason = found[table]["reason"].as_str().unwrap_or_default();
+        let skipped = found[table]["outcome"] == "skipped";
+        check(skipped && reason.contains(why), || format!("{table}: {found:#}"))?;
+    }
+    let (answer, _) = verify(&scene, &["public.k"])?;
+    check(answer.code == Some(1), || "asked for one, it must not end well".to_owned())?;
+    let answer = scene.setup.command(&["verify", &scene.source, "public.none", "--json"])?;
+    check(answer.code == Some(1), || answer.all())?;
+    let answer = scene.setup.command(&["verify", "nobody"])?;
+    check(answer.code == Some(2), || answer.all())
+}
