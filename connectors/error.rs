@@ -115,7 +115,15 @@ impl Error {
 
     /// The message with every cause behind it, in one line, for logs and status.
     pub fn full(&self) -> String {
-        let mut text = self.to_string();
+        self.with_causes(self.to_string())
+    }
+
+    /// The same without the remedy: for whoever shows that in a place of its own.
+    pub fn what(&self) -> String {
+        self.with_causes(Happened(&self.0).to_string())
+    }
+
+    fn with_causes(&self, mut text: String) -> String {
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
             text.push_str(": ");
@@ -126,7 +134,10 @@ impl Error {
     }
 }
 
-impl fmt::Display for Error {
+/// What happened, and where.
+struct Happened<'a>(&'a Inner);
+
+impl fmt::Display for Happened<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(table) = &self.0.table {
             write!(f, "{table}: ")?;
@@ -138,6 +149,13 @@ impl fmt::Display for Error {
         if !self.0.context.is_empty() {
             f.write_str(")")?;
         }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Happened(&self.0))?;
         if let Some(remedy) = &self.0.remedy {
             write!(f, "; {remedy}")?;
         }

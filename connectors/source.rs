@@ -45,6 +45,13 @@ pub trait Position:
 
     /// The least position that covers both.
     fn join(&self, other: &Self) -> Self;
+
+    /// How many bytes of the log lie between `earlier` and this position, where positions tell: for
+    /// people only.
+    fn bytes_since(&self, earlier: &Self) -> Option<u64> {
+        let _ = earlier;
+        None
+    }
 }
 
 /// What one read view of the source sees (S2): decided by a transaction's identity, never by
@@ -128,11 +135,7 @@ impl Finding {
     /// What `error` says, as something that has to be mended.
     pub(crate) fn of(error: &Error) -> Self {
         let remedy = error.remedy_text().unwrap_or_default().to_owned();
-        let mut problem = error.full();
-        if let Some(at) = problem.find(&format!("; {remedy}")).filter(|_| !remedy.is_empty()) {
-            problem.replace_range(at..at + 2 + remedy.len(), "");
-        }
-        Self { fatal: true, problem, remedy }
+        Self { fatal: true, problem: error.what(), remedy }
     }
 }
 

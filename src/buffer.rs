@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use lakeward_connectors::batch::{Batch, Builder, Committed, Trace};
 use lakeward_connectors::schema::{TableId, TableSchema};
-use lakeward_connectors::source::{Position, Sink, View};
+use lakeward_connectors::source::{Position, View};
 
 use crate::planted::{self, Bug};
 use crate::verify::Task;
 use crate::window::{Delivered, Touched, Window};
+
+mod sink;
 
 /// A batch of changes takes about this many bytes: growing larger ones costs more than it saves.
 const BATCH_BYTES: usize = 4 << 20;
@@ -51,7 +53,8 @@ impl Step {
 /// The steps of every table that has any.
 pub type Work = BTreeMap<TableId, Vec<Step>>;
 
-/// Where a stream's changes gather: the [`Sink`] of the pipeline.
+/// Where a stream's changes gather: the [`Sink`](lakeward_connectors::source::Sink) of the
+/// pipeline.
 #[derive(Debug)]
 pub struct Changes<P: Position> {
     tables: Vec<(TableId, Table<P>)>,
@@ -103,6 +106,12 @@ struct Table<P> {
     stopped: bool,
     /// Where the next change stands in the log, if the table asks for it.
     trace: Option<Trace>,
+    /// Changes in closed batches, since the table was added.
+    count: u64,
+    /// When the oldest change that waits was committed, and the oldest that the writer has and that
+    /// is not durable; microseconds of Unix time.
+    waits_since: Option<i64>,
+    taken_since: Option<i64>,
 }
 
 impl<P> Default for Table<P> {
@@ -118,6 +127,9 @@ impl<P> Default for Table<P> {
             noted: 0,
             stopped: false,
             trace: None,
+            count: 0,
+            waits_since: None,
+            taken_since: None,
         }
     }
 }
@@ -169,6 +181,20 @@ impl<P: Position> Changes<P> {
     pub fn track_all(&mut self, on: bool) {
         self.track_all = on;
         self.relevant |= on;
+    }
+
+    /// How many changes of `table` have been decoded, and when the oldest of them that is not durable
+    /// was committed, microseconds of Unix time. For people.
+    pub fn tally(&self, table: &TableId) -> (u64, Option<i64>) {
+        let Some(table) = self.get(table) else { return (0, None) };
+        let open = table.builder.as_ref().map_or(0, Builder::len) as u64;
+        let oldest = table.waits_since.into_iter().chain(table.taken_since).min();
+        (table.count + open, oldest)
+    }
+
+    /// Notes that all that was [taken](Self::take) is durable.
+    pub fn all_durable(&mut self) {
+        self.tables.iter_mut().for_each(|(_, table)| table.taken_since = None);
     }
 
     /// Whether any table has a step waiting.
@@ -309,6 +335,8 @@ impl<P: Position> Changes<P> {
                 table.close();
                 table.size = 0;
                 steps.append(&mut table.steps);
+                let oldest = table.waits_since.take().into_iter().chain(table.taken_since).min();
+                table.taken_since = oldest;
             }
             if !steps.is_empty() {
                 work.insert(id.clone(), steps);
@@ -349,24 +377,6 @@ fn find<'a, P>(
     by_id.get(id).and_then(|&at| tables.get_mut(at)).map(|(_, table)| table)
 }
 
-/// What tables are told of the open transaction.
-fn named<'a>(
-    committed: &'a mut Option<Arc<Committed>>,
-    transaction: &impl ToString,
-    micros: i64,
-) -> &'a Arc<Committed> {
-    committed
-        .get_or_insert_with(|| Arc::new(Committed { transaction: transaction.to_string(), micros }))
-}
-
-/// Where the next change of a transaction stands, after the one that would have stood at `before`.
-fn following(before: Option<&Trace>, committed: &Arc<Committed>) -> Trace {
-    match before.filter(|before| Arc::ptr_eq(&before.committed, committed)) {
-        Some(before) => before.clone(),
-        None => Trace { committed: Arc::clone(committed), ordinal: 0 },
-    }
-}
-
 impl<P: Position> Table<P> {
     /// Whether a transaction is none of its business: it has stopped, or holds it (E6).
     fn skips(&self, transaction: &P::Transaction) -> bool {
@@ -396,103 +406,9 @@ impl<P> Table<P> {
         self.trace = builder.next_trace().cloned();
         if !builder.is_empty() {
             let batch = builder.finish();
+            self.count += batch.changes.len() as u64;
             self.size += batch.size;
             self.steps.push(Step::Rows(batch));
-        }
-    }
-}
-
-impl<P: Position> Sink<P> for Changes<P> {
-    fn begin(&mut self, transaction: P::Transaction) {
-        self.open = Some((transaction, self.serial));
-        self.committed = None;
-        self.relevant = self.track_all;
-        self.serial += 1;
-    }
-
-    fn committed_at(&mut self, micros: i64) {
-        self.open_micros = micros;
-    }
-
-    fn rows(&mut self, schema: &Arc<TableSchema>) -> Option<&mut Builder> {
-        self.relevant = true;
-        let (transaction, serial) = self.open.as_ref()?;
-        let at = match &self.last {
-            Some((last, at)) if Arc::ptr_eq(last, schema) => *at,
-            _ => {
-                let at = *self.by_id.get(&schema.id)?;
-                self.last = Some((schema.clone(), at));
-                at
-            }
-        };
-        let (_, table) = self.tables.get_mut(at)?;
-        if table.skips(transaction) {
-            return None;
-        }
-        if planted::is(Bug::SkipChange) && serial % 8 == 0 {
-            return None;
-        }
-        let is_done = |builder: &Builder| {
-            builder.size() >= BATCH_BYTES || !Arc::ptr_eq(builder.schema(), schema)
-        };
-        if table.builder.as_ref().is_some_and(is_done) {
-            let next = table.builder.as_ref().map(Builder::successor);
-            table.close();
-            table.builder = next.filter(|next| Arc::ptr_eq(next.schema(), schema));
-        }
-        self.count += 1;
-        let builder = table.builder.get_or_insert_with(|| Builder::new(schema.clone()));
-        builder.transaction(*serial);
-        if !self.traced.is_empty() && self.traced.contains(&schema.id) {
-            let committed = named(&mut self.committed, transaction, self.open_micros);
-            let next = following(builder.next_trace().or(table.trace.as_ref()), committed);
-            builder.trace(next);
-        }
-        Some(builder)
-    }
-
-    fn truncate(&mut self, id: &TableId) {
-        self.relevant = true;
-        let Some((transaction, serial)) = self.open.as_ref() else { return };
-        let Some(table) = find(&self.by_id, &mut self.tables, id) else { return };
-        if table.skips(transaction) {
-            return;
-        }
-        self.count += 1;
-        table.close();
-        if let Some(touched) = &mut table.touched
-            && !planted::is(Bug::TruncateKeepsWindows)
-        {
-            touched.truncate(*serial);
-        }
-        let trace = self.traced.contains(id).then(|| {
-            let committed = named(&mut self.committed, transaction, self.open_micros);
-            let trace = following(table.trace.as_ref(), committed);
-            table.trace = Some(Trace { ordinal: trace.ordinal + 1, ..trace.clone() });
-            trace
-        });
-        table.steps.push(Step::Truncate { serial: *serial, trace });
-    }
-
-    fn commit(&mut self, position: P, micros: i64) {
-        if let Some((transaction, serial)) = self.open.take()
-            && self.relevant
-        {
-            self.delivered.push(Delivered { serial, transaction, seen: false });
-        }
-        self.committed_micros = micros;
-        self.advance(position);
-    }
-
-    fn progress(&mut self, position: P) {
-        self.advance(position);
-    }
-
-    fn stop(&mut self, table: &TableId, reason: String) {
-        let known = self.get(table).is_some_and(|table| !table.stopped);
-        if known {
-            Changes::stop(self, table);
-            self.stopped.push((table.clone(), reason));
         }
     }
 }

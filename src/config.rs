@@ -26,7 +26,7 @@ pub struct Config {
     pub lake: LakeConfig,
     /// What the daemon says of itself.
     pub log: LogConfig,
-    /// Where `/metrics` and `/health` are served.
+    /// Where the status page, `/metrics` and `/health` are served.
     pub listen: std::net::SocketAddr,
     /// The databases, by name.
     pub sources: BTreeMap<String, SourceConfig>,

@@ -1,30 +1,26 @@
 //! The daemon: one task a source, started over after errors that pass, and what is served beside.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State as Shared;
-use axum::http::StatusCode;
-use axum::routing::get;
 use backon::{BackoffBuilder, ExponentialBuilder};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use lakeward_connectors::source::Source;
 use lakeward_connectors::{Error, ErrorKind, Result};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
+use crate::board::{Board, Meter, SAMPLE};
 use crate::config::{Config, Database};
 use crate::control::{self, Orders};
 use crate::delta::{Cache, Lake};
-use crate::metrics::{Meter, Metrics};
 use crate::pipeline::{Ended, Order, Settings, run};
+use crate::serve::serve;
 use crate::verify::Request;
-use crate::with_source;
 use crate::writer::{Cadence, Merging};
+use crate::{progress, with_source};
 
 /// How often the catalog is looked at for what the log doesn't show.
 const CATALOG_INTERVAL: Duration = Duration::from_secs(5);
@@ -65,10 +61,11 @@ pub async fn keep(
     let memory = config.lake.memory / config.sources.len().max(1);
     let cache = Cache::directory(&config.lake.state_dir)?.limited(memory / INDEX_SHARE);
     let lake = Lake::open(&config.lake.options())?.with_cache(cache);
-    let metrics = Metrics::default();
+    let board = Board::default();
     let mut beside = JoinSet::new();
-    serve(config.listen, metrics.clone(), &mut beside).await?;
-    beside.spawn(show_progress(metrics.clone()));
+    serve(config.listen, board.clone(), &mut beside).await?;
+    beside.spawn(progress::show(board.clone()));
+    beside.spawn(sample(board.clone()));
     let nonce = uuid::Uuid::new_v4().to_string();
     let mut sources = JoinSet::new();
     let mut orders = Orders::new();
@@ -102,7 +99,7 @@ pub async fn keep(
         let mut keeper = Keeper {
             lake: lake.clone(),
             settings,
-            meter: metrics.source(name),
+            meter: board.source(name, source.database.kind()),
             orders: receive,
             stop: stop.clone(),
         };
@@ -137,16 +134,15 @@ impl Keeper {
         let mut failing_since = None;
         loop {
             let began = Instant::now();
-            let result = self.once(database).await;
-            self.meter.up(false);
-            let problem = match result {
+            let problem = match self.once(database).await {
                 Ok(ended) => {
-                    self.meter.stopped(ended.stopped.len());
+                    self.meter.ended();
                     return Ok(ended);
                 }
                 Err(problem) => problem,
             };
             if self.stop.is_cancelled() {
+                self.meter.failed(&problem, None);
                 return Err(problem);
             }
             if began.elapsed() >= SOUND_RUN {
@@ -160,11 +156,12 @@ impl Keeper {
             );
             if !passes || given_up {
                 error!(source = name, error = problem.full(), "source ended");
+                self.meter.failed(&problem, None);
                 return Err(problem);
             }
             let wait = waits.next().unwrap_or(Duration::from_secs(30));
             warn!(source = name, error = problem.full(), ?wait, "starting over from the lake");
-            self.meter.restarted();
+            self.meter.failed(&problem, Some(wait));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.stop.cancelled() => return Err(problem),
@@ -173,10 +170,7 @@ impl Keeper {
     }
 
     async fn once(&mut self, database: &Database) -> Result<Ended> {
-        with_source!(database, source => {
-            self.meter.up(true);
-            self.follow(source).await
-        })?
+        with_source!(database, source => self.follow(source).await)?
     }
 
     /// Runs the pipeline; once told to stop it has a bounded time to end.
@@ -197,6 +191,16 @@ impl Keeper {
     }
 }
 
+/// Takes samples of all sources and tables for the charts.
+async fn sample(board: Board) {
+    let mut tick = tokio::time::interval(SAMPLE);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        tick.tick().await;
+        board.sample();
+    }
+}
+
 /// Waits of 0.1 s to 30 s, with jitter.
 fn backoff() -> backon::ExponentialBackoff {
     ExponentialBuilder::new()
@@ -205,75 +209,4 @@ fn backoff() -> backon::ExponentialBackoff {
         .with_jitter()
         .without_max_times()
         .build()
-}
-
-/// Serves `/metrics` and `/health`.
-async fn serve(
-    listen: std::net::SocketAddr,
-    metrics: Metrics,
-    tasks: &mut JoinSet<()>,
-) -> Result<()> {
-    let listener = tokio::net::TcpListener::bind(listen).await.map_err(|error| {
-        Error::config("the port for /metrics and /health can't be opened")
-            .with("listen", listen)
-            .remedy("set another http.listen in the configuration")
-            .caused_by(error)
-    })?;
-    let at = listener.local_addr().unwrap_or(listen);
-    info!(%at, "serving /metrics and /health");
-    let routes = axum::Router::new()
-        .route(
-            "/metrics",
-            get(|Shared(metrics): Shared<Arc<Metrics>>| async move { metrics.text() }),
-        )
-        .route("/health", get(health))
-        .with_state(Arc::new(metrics));
-    tasks.spawn(async move {
-        if let Err(error) = axum::serve(listener, routes).await {
-            error!(%error, "/metrics and /health are not served any more");
-        }
-    });
-    Ok(())
-}
-
-async fn health(Shared(metrics): Shared<Arc<Metrics>>) -> (StatusCode, String) {
-    match metrics.health() {
-        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
-        Err(down) => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("not following: {}\n", down.join(", ")))
-        }
-    }
-}
-
-/// A bar for each table whose rows are being read, when a terminal watches.
-async fn show_progress(metrics: Metrics) {
-    if !std::io::IsTerminal::is_terminal(&std::io::stderr()) {
-        return;
-    }
-    let bars = MultiProgress::new();
-    let style = ProgressStyle::with_template("{spinner} {msg} {human_pos} rows, {per_sec}")
-        .unwrap_or_else(|_| ProgressStyle::default_spinner());
-    let mut shown: BTreeMap<String, ProgressBar> = BTreeMap::new();
-    loop {
-        tokio::time::sleep(Duration::from_millis(250)).await;
-        let running = metrics.snapshots();
-        let mut names = Vec::new();
-        for (source, table, rows) in running {
-            let name = format!("{source} {table}");
-            let bar = shown.entry(name.clone()).or_insert_with(|| {
-                let bar = bars.add(ProgressBar::new_spinner().with_style(style.clone()));
-                bar.set_message(name.clone());
-                bar
-            });
-            bar.set_position(rows);
-            names.push(name);
-        }
-        shown.retain(|name, bar| {
-            let runs = names.contains(name);
-            if !runs {
-                bar.finish_and_clear();
-            }
-            runs
-        });
-    }
 }

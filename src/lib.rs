@@ -4,9 +4,11 @@
 //! whose [`window`]s close into the same buffer, and hands both to the [`writer`], which
 //! gives them the lake's [`shape`], [`collapse`]s them, applies them to tables of the [`delta`] lake, or keeps them [`staged`] for a
 //! later merge, and closes an [`epoch`].
-//! [`daemon`] keeps one pipeline a source running, which [`control`] commands; [`report`] is what
-//! the other commands say. [`verify`] compares lake and source.
+//! [`daemon`] keeps one pipeline a source running, which [`control`] commands. What they do stands on
+//! the [`board`], from which [`serve`] shows it as a page and as [`metrics`], and [`progress`] on a
+//! terminal; [`report`] is what the other commands say. [`verify`] compares lake and source.
 
+pub mod board;
 pub mod buffer;
 pub mod collapse;
 pub mod config;
@@ -17,7 +19,9 @@ pub mod epoch;
 pub mod metrics;
 pub mod pipeline;
 pub mod planted;
+pub mod progress;
 pub mod report;
+pub mod serve;
 pub mod shape;
 pub mod snapshot;
 pub mod staged;

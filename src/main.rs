@@ -49,6 +49,9 @@ enum Command {
     Status {
         #[command(flatten)]
         common: Common,
+        /// Look again every two seconds, until Ctrl-C
+        #[arg(long, conflicts_with = "json")]
+        watch: bool,
     },
     /// List the tables that the configuration asks for, where they are in the lake, and which can't
     /// be kept
@@ -103,7 +106,7 @@ fn main() -> ExitCode {
     let common = match &arguments.command {
         Command::Run { common, .. }
         | Command::Check { common }
-        | Command::Status { common }
+        | Command::Status { common, .. }
         | Command::Tables { common }
         | Command::Maintain { common }
         | Command::Verify { common, .. }
@@ -159,6 +162,7 @@ async fn perform(
             report::ended(&outcome?, until_current, stop.is_cancelled(), json)
         }
         Command::Check { .. } => report::check(config, json).await,
+        Command::Status { watch: true, .. } => report::watch(config).await,
         Command::Status { .. } => report::status(config, json).await,
         Command::Tables { .. } => report::tables(config, json).await,
         Command::Maintain { .. } => report::maintain(config, json).await,

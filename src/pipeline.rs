@@ -29,16 +29,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use crate::board::{Flushed, Meter};
 use crate::buffer::Changes;
 use crate::delta::Lake;
 use crate::epoch::{Member, Roster, State};
-use crate::metrics::Meter;
 use crate::planted::{self, Bug};
 use crate::snapshot::{Event, Snapshots};
 use crate::start::{Start, open_writer, plan_starts};
 use crate::verify::{Request, Verified};
 use crate::writer::{Merging, Plan, Report, Writer};
 
+mod sight;
 mod tables;
 mod verify;
 
@@ -95,6 +96,9 @@ const CHUNK_MOST: usize = 16 << 20;
 
 /// How often the writer may look after its tables, one at a time.
 const MAINTAIN: Duration = Duration::from_secs(10);
+
+/// How often the board is told what is seen.
+const SIGHT: Duration = Duration::from_secs(1);
 
 /// How often the loop looks around when nothing happens.
 const TICK: Duration = Duration::from_millis(50);
@@ -173,6 +177,8 @@ pub struct Pipeline<S: Source> {
     durable: S::Position,
     /// Where `until_current` ends.
     target: S::Position,
+    /// Where the log ended at the last look at the catalog.
+    newest: sight::Newest<S::Position>,
     /// Whether the roster changed since the last epoch.
     dirty: bool,
     /// Whether the writer has applied what no epoch has committed.
@@ -182,6 +188,7 @@ pub struct Pipeline<S: Source> {
     last_view: Instant,
     last_nudge: Instant,
     last_maintain: Instant,
+    last_sight: Instant,
     last_verify: Instant,
     settings: Settings,
     meter: Meter,
@@ -241,6 +248,7 @@ impl<S: Source> Pipeline<S> {
             identity: established.identity,
             durable: resume,
             target: look.high.clone(),
+            newest: sight::Newest::new(catalog.high.clone()),
             dirty: true,
             applied: false,
             last_flush: now,
@@ -248,6 +256,7 @@ impl<S: Source> Pipeline<S> {
             last_view: now,
             last_nudge: now,
             last_maintain: now,
+            last_sight: now,
             last_verify: now,
             settings,
             meter,
@@ -256,6 +265,12 @@ impl<S: Source> Pipeline<S> {
         for start in starts.tables {
             pipeline.take_in(start, &catalog, &look).await?;
         }
+        pipeline.meter.starts();
+        pipeline.meter.listed(&catalog.tables);
+        if let Some(writer) = &pipeline.writer {
+            pipeline.meter.sizes(writer.sizes());
+        }
+        pipeline.tell();
         Ok(pipeline)
     }
 
@@ -502,7 +517,8 @@ impl<S: Source> Pipeline<S> {
     async fn done(&mut self, done: Done<S::Position>) -> Result<()> {
         let Done::Flushed(report) = done else { return Ok(()) };
         debug_assert!(report.to.covers(&self.durable), "I3");
-        debug!(epoch = report.epoch, to = %report.to, commits = report.commits, "durable");
+        let commits = report.committed.len();
+        debug!(epoch = report.epoch, to = %report.to, commits, "durable");
         for (table, state, reason) in report.lost {
             match state {
                 State::Gap => self.look_again(&table, reason).await?,
@@ -520,8 +536,15 @@ impl<S: Source> Pipeline<S> {
         self.found(report.findings).await?;
         self.durable = report.to;
         self.stream.acknowledge(&self.durable);
+        self.changes.all_durable();
         if let Some(writer) = &self.writer {
-            self.meter.flushed(&self.durable, report.commits, writer.sizes());
+            let flushed = Flushed {
+                epoch: report.epoch,
+                durable: self.durable.to_string(),
+                took: self.last_flush.elapsed(),
+                committed: report.committed,
+            };
+            self.meter.flushed(flushed, writer.sizes());
             if report.epoch.is_multiple_of(100) {
                 writer.prune().await?;
             }
@@ -545,13 +568,10 @@ impl<S: Source> Pipeline<S> {
             let view = self.source.view().await?;
             self.snapshots.pass_horizons(&view);
         }
-        self.meter.position(
-            self.changes.position(),
-            self.changes.committed_micros,
-            self.changes.count,
-            self.changes.size() + self.in_writer,
-            self.snapshots.tables(),
-        );
+        if now - self.last_sight >= SIGHT {
+            self.last_sight = now;
+            self.tell();
+        }
         if now - self.last_catalog >= self.settings.catalog_interval && self.writer.is_some() {
             self.last_catalog = now;
             self.look_at_catalog().await?;

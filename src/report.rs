@@ -10,11 +10,13 @@ use serde::Serialize;
 use crate::config::{Config, SourceConfig};
 use crate::daemon::Outcome;
 use crate::delta::{Lake, Table, table_path};
-use crate::epoch::{Ledger, State};
+use crate::epoch::Ledger;
 use crate::{with_position, with_source};
 
+mod status;
 mod verify;
 
+pub use status::{status, watch};
 pub use verify::verify;
 
 /// The source of that name.
@@ -129,103 +131,11 @@ fn found(error: &Error) -> Finding {
     Finding { fatal: true, problem: error.full(), remedy: String::new() }
 }
 
-#[derive(Serialize)]
-struct TableStatus {
-    state: State,
-    held: String,
-    /// Changes that are durable and that readers don't see yet.
-    staged_changes: u64,
-    /// What readers see meanwhile.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    visible: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    path: String,
-    rows: u64,
-    files: usize,
-    version: i64,
-}
-
-#[derive(Serialize)]
-struct SourceStatus {
-    epoch: u64,
-    to: String,
-    written_ms: i64,
-    tables: BTreeMap<String, TableStatus>,
-}
-
-/// What the lake says of one source; `None` when it has no epoch yet.
-async fn source_status<P: Position>(lake: &Lake, name: &str) -> Result<Option<SourceStatus>> {
-    let ledger = Ledger::<P>::open(lake.clone(), name, String::new()).await?;
-    let Some(file) = ledger.newest() else { return Ok(None) };
-    let mut tables = BTreeMap::new();
-    for id in file.roster.iter().flatten().map(|(id, _)| id) {
-        let path = table_path(name, id);
-        let table = Table::open(lake, &path).await?;
-        let txn = table.as_ref().and_then(|table| table.txn(&ledger.app_id()));
-        let Some(member) = file.holds(id, txn) else { continue };
-        let status = TableStatus {
-            state: member.state,
-            staged_changes: member.staged.iter().map(|file| file.changes).sum(),
-            visible: member.visible.map(|visible| visible.to_string()),
-            held: member.held.map(|held| held.to_string()).unwrap_or_default(),
-            reason: member.reason,
-            path: path.clone(),
-            rows: table.as_ref().map_or(0, |table| table.rows()),
-            files: table.as_ref().map_or(0, |table| table.files()),
-            version: table.as_ref().and_then(|table| table.version()).unwrap_or(-1),
-        };
-        tables.insert(id.to_string(), status);
-    }
-    let (epoch, to, written_ms) = (file.epoch, file.to.to_string(), file.written_ms);
-    Ok(Some(SourceStatus { epoch, to, written_ms, tables }))
-}
-
 /// The tables of a source that the lake knows.
 async fn known_tables<P: Position>(lake: &Lake, name: &str) -> Result<Vec<TableId>> {
     let ledger = Ledger::<P>::open(lake.clone(), name, String::new()).await?;
     let roster = ledger.newest().and_then(|file| file.roster.as_ref());
     Ok(roster.into_iter().flatten().map(|(id, _)| id.clone()).collect())
-}
-
-/// `lakeward status`: what the lake itself says.
-///
-/// # Errors
-/// When the lake can't be read.
-pub async fn status(config: &Config, json: bool) -> Result<ExitCode> {
-    let lake = Lake::open(&config.lake.options())?;
-    let mut sources = BTreeMap::new();
-    for (name, source) in &config.sources {
-        let status = with_position!(&source.database, P => source_status::<P>(&lake, name).await?);
-        sources.extend(status.map(|status| (name.clone(), status)));
-    }
-    let mut text = String::new();
-    for (name, source) in &sources {
-        let age = (crate::pipeline::now_ms() - source.written_ms).max(0) / 1_000;
-        text.push_str(&format!("{name}  epoch {}  at {}  {age} s ago\n", source.epoch, source.to));
-        for (table, of) in &source.tables {
-            let state = format!("{:?}", of.state).to_lowercase();
-            text.push_str(&format!(
-                "  {table:<40} {state:<9} {:>12} rows {:>5} files\n",
-                of.rows, of.files
-            ));
-            if of.staged_changes > 0 {
-                let seen = of.visible.as_ref().map_or("part of its rows", String::as_str);
-                text.push_str(&format!(
-                    "      {} changes are staged; readers see {seen}\n",
-                    of.staged_changes
-                ));
-            }
-            if let Some(reason) = &of.reason {
-                text.push_str(&format!("      {reason}\n"));
-            }
-        }
-    }
-    if sources.is_empty() {
-        text.push_str("the lake knows no source of this configuration yet\n");
-    }
-    print(json, &sources, &text)?;
-    Ok(ExitCode::SUCCESS)
 }
 
 #[derive(Serialize)]

@@ -12,6 +12,7 @@ use lakeward_connectors::{Error, Result};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::board::Reading;
 use crate::buffer::{Changes, Step};
 use crate::epoch::Progress;
 use crate::planted::{self, Bug};
@@ -89,6 +90,8 @@ pub struct Snapshots<S: Source> {
     report: mpsc::Sender<Event<S>>,
     readers: JoinSet<()>,
     connections: usize,
+    /// Rows read of each table since the start, for people.
+    read: HashMap<TableId, u64>,
     /// What the rows of a closed window become.
     step: fn(Batch) -> Step,
     /// The bytes of rows read so far.
@@ -118,6 +121,7 @@ impl<S: Source> Snapshots<S> {
             report,
             readers: JoinSet::new(),
             connections: connections.max(1),
+            read: HashMap::new(),
             step,
             bytes: 0,
         }
@@ -200,6 +204,11 @@ impl<S: Source> Snapshots<S> {
         self.runs.get(table).is_some_and(|run| run.whole)
     }
 
+    /// How many rows of `table` have been read since the start, by all its snapshots.
+    pub fn rows_read(&self, table: &TableId) -> u64 {
+        self.read.get(table).copied().unwrap_or_default()
+    }
+
     /// Whether rows of `table` are being read.
     pub fn reads(&self, table: &TableId) -> bool {
         self.runs.contains_key(table)
@@ -210,9 +219,9 @@ impl<S: Source> Snapshots<S> {
         self.runs.is_empty()
     }
 
-    /// The tables being read, with the rows read so far.
-    pub fn tables(&self) -> impl Iterator<Item = (&TableId, u64)> {
-        self.runs.iter().map(|(id, run)| (id, run.rows))
+    /// How far reading `table` has got, while it is read.
+    pub fn reading(&self, table: &TableId) -> Option<Reading> {
+        self.runs.get(table).map(Run::reading)
     }
 
     /// The memory that chunks under way take, in bytes.
@@ -323,11 +332,14 @@ impl<S: Source> Snapshots<S> {
             }
             Event::Part(job, part) => (job, part),
         };
+        let Some(table) = self.jobs.get(&job) else { return Ok(None) };
         if let Part::Rows(batch) = &part {
             self.bytes += batch.size as u64;
+            *self.read.entry(table.clone()).or_default() += batch.changes.len() as u64;
         }
-        let Some(run) = self.run_of(job) else { return Ok(None) };
-        run.part(job, part, changes);
+        if let Some(run) = self.runs.get_mut(table) {
+            run.part(job, part, changes);
+        }
         Ok(None)
     }
 
@@ -380,6 +392,14 @@ impl<S: Source> Run<S> {
             }
         }
         progress
+    }
+
+    fn reading(&self) -> Reading {
+        let of_keys = |window: &WindowOf<S>| matches!(window.scope, Scope::Keys(_));
+        let ranges = !self.ranges.is_empty()
+            || self.splitting.is_some()
+            || self.windows.values().any(|window| !of_keys(window));
+        Reading { rows: self.rows, ranges, keys: self.keys.len(), anew: self.staged }
     }
 
     fn has_next(&self) -> bool {

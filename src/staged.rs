@@ -45,6 +45,9 @@ pub struct Staged {
     pub bytes: u64,
     /// How many changes it holds.
     pub changes: u64,
+    /// When it was written, milliseconds of Unix time; for people.
+    #[serde(default)]
+    pub at_ms: i64,
 }
 
 /// The bytes of a file with the changes of `batches`, which are all of one schema.

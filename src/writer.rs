@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
@@ -21,13 +22,15 @@ use crate::planted::{self, Bug};
 use crate::verify::Findings;
 
 mod maintain;
+mod size;
 mod slot;
 #[cfg(test)]
 mod tests;
 mod verify;
 
+pub use size::{Committed, Size};
 use slot::Slot;
-pub use slot::{Cadence, Merging, Size};
+pub use slot::{Cadence, Merging};
 
 /// How many tables commit at a time.
 const COMMITS_AT_ONCE: usize = 8;
@@ -80,8 +83,8 @@ pub struct Report<P> {
     pub missing: BTreeMap<TableId, Vec<KeyText>>,
     /// Tables that lost their place: they are stopped, or to be read again ([`State::Gap`]).
     pub lost: Vec<(TableId, State, String)>,
-    /// The tables committed.
-    pub commits: usize,
+    /// The tables committed, and what each commit did.
+    pub committed: Vec<(TableId, Committed)>,
     /// What verifications found.
     pub findings: Vec<(TableId, Findings)>,
 }
@@ -345,13 +348,13 @@ impl<P: Position> Writer<P> {
             })
             .await?;
         self.tables.values_mut().for_each(Slot::name_staged);
-        self.commit(epoch, &ids, &plan.to).await?;
+        let committed = self.commit(epoch, &ids, &plan.to).await?;
         self.members = plan.members;
         let merged = self.tables.values_mut().flat_map(Slot::take_merged);
         self.lake.forget(merged.map(|file| file.path).collect()).await;
         let found = |(id, slot): (&TableId, &mut Slot)| Some((id.clone(), slot.comparison.take()?));
         let findings = self.tables.iter_mut().filter_map(found).collect();
-        Ok(Report { epoch, to: plan.to, missing, lost, commits: ids.len(), findings })
+        Ok(Report { epoch, to: plan.to, missing, lost, committed, findings })
     }
 
     /// Deletes epoch files that nobody needs.
@@ -436,30 +439,42 @@ impl<P: Position> Writer<P> {
         (self.members.get(id).cloned().unwrap_or(nothing), creates)
     }
 
-    async fn commit(&mut self, epoch: u64, ids: &BTreeSet<TableId>, to: &P) -> Result<()> {
+    async fn commit(
+        &mut self,
+        epoch: u64,
+        ids: &BTreeSet<TableId>,
+        to: &P,
+    ) -> Result<Vec<(TableId, Committed)>> {
         let txns = [(self.ledger.app_id(), epoch as i64)];
         let mut info = serde_json::Map::new();
         info.insert("lakeward.source".to_owned(), self.source.clone().into());
         info.insert("lakeward.epoch".to_owned(), epoch.into());
         info.insert("lakeward.position".to_owned(), to.to_string().into());
-        let mut commits: Vec<BoxFuture<'_, (TableId, Result<Commit>)>> = Vec::new();
+        let mut commits: Vec<BoxFuture<'_, (TableId, Result<Commit>, Duration)>> = Vec::new();
         for (id, slot) in &mut self.tables {
             if let Some(table) = slot.table_mut().filter(|_| ids.contains(id)) {
                 let (txns, info) = (&txns, info.clone());
-                let commit =
-                    async move { (id.clone(), table.commit(txns, info, "STREAMING UPDATE").await) };
+                let commit = async move {
+                    let began = Instant::now();
+                    let result = table.commit(txns, info, "STREAMING UPDATE").await;
+                    (id.clone(), result, began.elapsed())
+                };
                 commits.push(commit.boxed());
             }
         }
         let commits = futures::stream::iter(commits).buffer_unordered(COMMITS_AT_ONCE);
         let results: Vec<_> = commits.collect().await;
-        let mut conflict = None;
-        for (id, result) in results {
+        let (mut conflict, mut committed) = (None, Vec::new());
+        for (id, result, took) in results {
             if result.is_err() && planted::is(Bug::ErrorIsSuccess) {
                 continue;
             }
             match result? {
-                Commit::Done { .. } => {}
+                Commit::Done { .. } => {
+                    let mut did = self.slot(&id)?.take_turn();
+                    did.took += took;
+                    committed.push((id, did));
+                }
                 Commit::Conflict(_) if planted::is(Bug::ConflictIsSuccess) => {}
                 Commit::Fenced { found, .. } => {
                     return Err(self.ledger.superseded(found.unsigned_abs()).with("table", id));
@@ -468,7 +483,7 @@ impl<P: Position> Writer<P> {
             }
         }
         match conflict {
-            None => Ok(()),
+            None => Ok(committed),
             Some((id, why)) => Err(Error::unavailable(
                 "another writer's commit got in the way; starting over from the lake",
             )

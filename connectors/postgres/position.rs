@@ -74,6 +74,10 @@ impl Position for Lsn {
     fn join(&self, other: &Self) -> Self {
         *self.max(other)
     }
+
+    fn bytes_since(&self, earlier: &Self) -> Option<u64> {
+        Some(self.0.saturating_sub(earlier.0))
+    }
 }
 
 impl fmt::Display for Lsn {

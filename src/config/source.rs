@@ -40,6 +40,18 @@ pub enum Database {
     Mongodb(mongodb::Options),
 }
 
+impl Database {
+    /// Its kind, as it is written in the file.
+    pub fn kind(&self) -> &'static str {
+        let [postgres, mysql, mongodb] = KINDS;
+        match self {
+            Self::Postgres(_) => postgres,
+            Self::MySql(_) => mysql,
+            Self::Mongodb(_) => mongodb,
+        }
+    }
+}
+
 /// Runs an expression on the opened [`Source`](lakeward_connectors::Source) of a [`Database`],
 /// whatever its kind: `with_source!(database, source => expression)`, which is a `Result` of that
 /// expression's value, or the error of opening it.

@@ -48,6 +48,8 @@ pub struct Applied {
     pub copied: u64,
     /// About how many bytes of the new files are new rows.
     pub brought: u64,
+    /// How many rows came, those among them that take the place of another.
+    pub rows: u64,
 }
 
 /// What a run does, worked out before anything is done.
@@ -109,8 +111,9 @@ impl Table {
         let brought = brought(&outputs, plan.rows.len() as u64);
         let superseded = self.install(run, &plan, choice, outputs);
         self.lake.forget(superseded).await;
+        let rows = (plan.rows.len() as u64).saturating_sub(missing.len() as u64);
         missing.extend(plan.missing);
-        Ok(Applied { missing, copied, brought })
+        Ok(Applied { missing, copied, brought, rows })
     }
 
     /// Finds every row that the run is about.

@@ -260,6 +260,8 @@ impl<S: Source> Pipeline<S> {
         }
         let catalog = self.source.discover().await?;
         self.refused = catalog.refused.iter().cloned().collect();
+        self.meter.listed(&catalog.tables);
+        self.newest.looked(&catalog.high);
         let names: BTreeSet<_> = catalog.tables.iter().map(|listed| &listed.schema.id).collect();
         let following = self.tables.iter().filter(|(_, tracked)| tracked.stopped.is_none());
         let gone: Vec<_> = following.map(|(id, _)| id).filter(|id| !names.contains(id)).collect();

@@ -17,10 +17,12 @@ use lakeward_connectors::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::size::{Committed, Size};
 use crate::buffer::Step;
 use crate::collapse::collapse;
 use crate::delta::{Lake, Merge, Origin, Table};
 use crate::epoch::State;
+use crate::pipeline::now_ms;
 use crate::planted::{self, Bug};
 use crate::shape::{Changes, Mode, Shape, Shaping, mark_deleted};
 use crate::staged::{self, Reader, Staged};
@@ -84,21 +86,6 @@ impl Cadence {
     }
 }
 
-/// How large a table is, and what keeping it has cost since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Size {
-    /// Its rows, without what is staged.
-    pub rows: u64,
-    /// Its data files.
-    pub files: usize,
-    /// Changes that are durable and not merged yet.
-    pub staged: u64,
-    /// Bytes of data files that were written again, for the sake of the rows in them that changed.
-    pub copied: u64,
-    /// Bytes of rows that came. (Both together, over this, is the write amplification.)
-    pub brought: u64,
-}
-
 /// One table.
 pub(super) struct Slot {
     /// `None` while it is being merged.
@@ -121,6 +108,9 @@ pub(super) struct Slot {
     slow: bool,
     /// As of when the table was here.
     size: Size,
+    /// What the next commit will have done, and the rows that the table had at the last one.
+    turn: Committed,
+    had: u64,
     /// Keys whose row must be read again, found since the last epoch (S5).
     pub(super) missing: Vec<KeyText>,
     /// Why the table can't go on, found since the last epoch: it stops, or it is read again.
@@ -146,6 +136,8 @@ struct Found {
     /// Bytes of files that were written again, and of those that came.
     copied: u64,
     brought: u64,
+    /// Rows that came.
+    rows: u64,
 }
 
 impl Slot {
@@ -158,7 +150,9 @@ impl Slot {
             interval,
             shape,
             shaping: shaping.map(Arc::new),
-            size: Size { rows: table.rows(), files: table.files(), ..Size::default() },
+            size: Size::default().of(&table),
+            turn: Committed::default(),
+            had: table.rows(),
             table: Some(table),
             merging: None,
             staged: Vec::new(),
@@ -193,10 +187,19 @@ impl Slot {
     /// How large it is.
     pub(super) fn size(&self) -> Size {
         let staged = self.staged.iter().map(|file| file.changes).sum();
-        match &self.table {
-            Some(table) => Size { rows: table.rows(), files: table.files(), staged, ..self.size },
-            None => Size { staged, ..self.size },
-        }
+        let staged_ms = self.staged.iter().map(|file| file.at_ms).find(|at| *at > 0);
+        let size = Size { staged, staged_ms, ..self.size };
+        self.table.as_ref().map_or(size, |table| size.of(table))
+    }
+
+    /// What the commit did that has just been made, apart from the time that the commit itself took.
+    pub(super) fn take_turn(&mut self) -> Committed {
+        let Some(table) = &self.table else { return Committed::default() };
+        let turn = std::mem::take(&mut self.turn);
+        let (had, has) = (self.had, table.rows());
+        self.had = has;
+        let went = (had + turn.came).saturating_sub(has);
+        Committed { version: table.version().unwrap_or(-1), went, ..turn }
     }
 
     /// Whether nothing is staged, and nothing merged that waits for its commit.
@@ -316,6 +319,7 @@ impl Slot {
     /// The table can't go on: it drops what is not committed.
     async fn lose(&mut self, fault: (State, String)) -> Result<()> {
         self.fault = Some(fault);
+        self.turn = Committed::default();
         self.comparison.void();
         if self.is_mirror() {
             self.drop_staged();
@@ -349,7 +353,8 @@ impl Slot {
         let bytes = staged::encode(batches)?;
         let path = format!("{folder}/{}.parquet", uuid::Uuid::new_v4());
         let changes = batches.iter().map(|batch| batch.changes.len() as u64).sum();
-        let file = Staged { path: path.clone(), bytes: bytes.len() as u64, changes };
+        let (path_of, size) = (path.clone(), bytes.len() as u64);
+        let file = Staged { path: path_of, bytes: size, changes, at_ms: now_ms() };
         lake.put(&path, bytes).await?;
         self.staged.push(file);
         Ok(())
@@ -364,7 +369,7 @@ impl Slot {
             return;
         }
         let Some(mut table) = self.table.take_if(|table| !table.has_pending()) else { return };
-        (self.size.rows, self.size.files) = (table.rows(), table.files());
+        self.size = self.size.of(&table);
         let files = self.staged[..self.named].to_vec();
         let lake = lake.clone();
         let merging = tokio::spawn(async move {
@@ -419,6 +424,8 @@ impl Slot {
         self.missing.extend(found.missing);
         self.size.copied += found.copied;
         self.size.brought += found.brought;
+        self.turn.came += found.rows;
+        self.turn.took += took;
         (self.took, self.ended) = (took, Instant::now());
         self.slow = took >= cadence.slow && found.copied >= cadence.amplified * found.brought;
     }
@@ -457,6 +464,7 @@ impl Slot {
         if let Some(last) = steps.iter().rposition(anew) {
             steps.drain(..last);
             self.missing.clear();
+            self.turn = Committed::default();
             if self.is_mirror() {
                 self.drop_staged();
             }
@@ -539,6 +547,7 @@ impl Found {
         self.missing.extend(other.missing);
         self.copied += other.copied;
         self.brought += other.brought;
+        self.rows += other.rows;
     }
 }
 
@@ -604,7 +613,8 @@ async fn rows(table: &mut Table, run: Vec<Batch>) -> Result<Found> {
     let schema = first.schema.clone();
     let applied = table.apply(&collapse(run)?).await?;
     let missing = applied.missing.iter().map(|key| texts(&schema, key)).collect::<Result<_>>()?;
-    Ok(Found { missing, copied: applied.copied, brought: applied.brought })
+    let (copied, brought) = (applied.copied, applied.brought);
+    Ok(Found { missing, copied, brought, rows: applied.rows })
 }
 
 pub(super) fn texts(schema: &TableSchema, key: &[u8]) -> Result<KeyText> {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use lakeward::board::Board;
 use lakeward::delta::{Cache, Lake};
-use lakeward::metrics::Metrics;
 use lakeward::pipeline::{Order, Settings, run};
 use lakeward::verify::{Outcome, Request};
 use lakeward_connectors::scripted::{Scripted, Shared};
@@ -119,7 +119,8 @@ impl Process {
 async fn keep(server: &Shared, lake: Lake, settings: Settings, counters: &Counters) -> Exit {
     let mut wait = Duration::from_millis(100);
     loop {
-        let (meter, stop) = (Metrics::default().source(&settings.source), CancellationToken::new());
+        let meter = Board::default().source(&settings.source, "scripted");
+        let stop = CancellationToken::new();
         let (source, settings) = (Scripted::new(server), settings.clone());
         let (send, mut orders) = tokio::sync::mpsc::channel(1);
         let (answers, mut verified) = tokio::sync::mpsc::unbounded_channel();

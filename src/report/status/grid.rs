@@ -1,0 +1,213 @@
+//! The status as text for a terminal: aligned columns, and below a table what is to be said of it.
+
+use console::{Style, measure_text_width};
+
+use super::{SourceStatus, Sources, TableStatus};
+use crate::epoch::State;
+
+/// The heads of the columns; the first two are text, the others numbers.
+const HEADS: [&str; 6] = ["table", "state", "rows", "files", "size", "version"];
+
+/// Everything known of all sources, at `now` in milliseconds of Unix time. Colours are left out where
+/// the output is no terminal, and with NO_COLOR.
+pub(super) fn text(sources: &Sources, now: i64) -> String {
+    if sources.is_empty() {
+        return "the lake knows no source of this configuration yet\n".to_owned();
+    }
+    // All sources in one grid: columns stand below one another.
+    let rows = sources.values().flat_map(|source| source.tables.iter());
+    let mut widths = HEADS.map(str::len);
+    for (name, table) in rows {
+        for (width, cell) in widths.iter_mut().zip(cells(name, table)) {
+            *width = measure_text_width(&cell).max(*width);
+        }
+    }
+    let mut text = String::new();
+    for (index, (name, source)) in sources.iter().enumerate() {
+        if index > 0 {
+            text.push('\n');
+        }
+        one(&mut text, name, source, &widths, now);
+    }
+    text
+}
+
+fn one(text: &mut String, name: &str, source: &SourceStatus, widths: &[usize; 6], now: i64) {
+    let age = ago(now - source.written_ms);
+    let (bold, dim) = (Style::new().bold(), Style::new().dim());
+    let title = bold.apply_to(plain(name));
+    text.push_str(&format!("{title}  epoch {}, {age}, at {}\n", source.epoch, source.to));
+    let heads = HEADS.map(|head| head.to_uppercase());
+    text.push_str(&format!("  {}\n", dim.apply_to(line(&heads, widths, None))));
+    let mut tables: Vec<_> = source.tables.iter().collect();
+    tables.sort_by_key(|(name, table)| (urgency(table), *name));
+    for (name, table) in tables {
+        text.push_str(&format!("  {}\n", line(&cells(name, table), widths, Some(table))));
+        if table.staged_changes > 0 {
+            let seen = table.visible.as_deref().unwrap_or("part of its rows");
+            let staged = number(table.staged_changes);
+            text.push_str(&format!("      {staged} changes are staged; readers see {seen}\n"));
+        }
+        if let Some(reason) = &table.reason {
+            text.push_str(&format!("      {}\n", plain(reason)));
+        }
+    }
+}
+
+/// Tables that somebody should look at come first.
+fn urgency(table: &TableStatus) -> u8 {
+    match table.state {
+        State::Stopped => 0,
+        State::Gap => 1,
+        State::Snapshot => 2,
+        State::Live => 3,
+    }
+}
+
+fn word(table: &TableStatus) -> &'static str {
+    match table.state {
+        State::Snapshot => "snapshot",
+        State::Live if table.staged_changes > 0 => "staged",
+        State::Live => "live",
+        State::Stopped => "stopped",
+        State::Gap => "gap",
+    }
+}
+
+fn colour(table: &TableStatus) -> Style {
+    match word(table) {
+        "live" => Style::new().green(),
+        "stopped" | "gap" => Style::new().red().bold(),
+        _ => Style::new().yellow(),
+    }
+}
+
+fn cells(name: &str, table: &TableStatus) -> [String; 6] {
+    [
+        plain(name),
+        word(table).to_owned(),
+        number(table.rows),
+        number(table.files as u64),
+        size(table.bytes),
+        if table.version < 0 { "–".to_owned() } else { table.version.to_string() },
+    ]
+}
+
+/// The cells side by side: text to the left, numbers to the right.
+fn line(cells: &[String; 6], widths: &[usize; 6], table: Option<&TableStatus>) -> String {
+    let mut line = String::new();
+    for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
+        let blank = " ".repeat(width.saturating_sub(measure_text_width(cell)));
+        let cell = match table.filter(|_| column == 1) {
+            Some(table) => colour(table).apply_to(cell).to_string(),
+            None => cell.clone(),
+        };
+        let cell = if column < 2 { cell + &blank } else { blank + &cell };
+        line.push_str(&cell);
+        line.push_str("  ");
+    }
+    line.trim_end().to_owned()
+}
+
+/// A text of the source's, which may hold anything, as one line that does nothing to a terminal.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() {
+            true => plain.extend(character.escape_default()),
+            false => plain.push(character),
+        }
+    }
+    plain
+}
+
+/// With a comma between thousands.
+fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+fn size(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if size < 999.5 {
+            let digits = usize::from(unit != "B" && size < 9.95);
+            return format!("{size:.digits$} {unit}");
+        }
+        size /= 1000.0;
+    }
+    format!("{size:.1} TB")
+}
+
+fn ago(millis: i64) -> String {
+    let seconds = millis.max(0) / 1_000;
+    match seconds {
+        0..120 => format!("{seconds} s ago"),
+        120..7_200 => format!("{} min ago", seconds / 60),
+        7_200..172_800 => format!("{} h ago", seconds / 3_600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn table(state: State, rows: u64, reason: Option<&str>) -> TableStatus {
+        TableStatus {
+            state,
+            held: "0/1".to_owned(),
+            staged_changes: 0,
+            visible: None,
+            reason: reason.map(str::to_owned),
+            path: "shop/public/t".to_owned(),
+            rows,
+            files: 2,
+            bytes: 1_234_567,
+            version: 7,
+        }
+    }
+
+    #[test]
+    fn columns_stand_below_one_another_and_the_stopped_table_comes_first() {
+        let tables = BTreeMap::from([
+            ("public.a".to_owned(), table(State::Live, 1_234_567, None)),
+            ("public.zebras\u{1b}[2J".to_owned(), table(State::Stopped, 0, Some("no\nkey"))),
+        ]);
+        let source =
+            SourceStatus { epoch: 3, to: "0/16B3748".to_owned(), written_ms: 1_000, tables };
+        let text = text(&Sources::from([("shop".to_owned(), source)]), 4_500);
+        let expected = "\
+shop  epoch 3, 3 s ago, at 0/16B3748
+  TABLE                   STATE         ROWS  FILES    SIZE  VERSION
+  public.zebras\\u{1b}[2J  stopped          0      2  1.2 MB        7
+      no\\nkey
+  public.a                live     1,234,567      2  1.2 MB        7
+";
+        assert_eq!(console::strip_ansi_codes(&text), expected);
+    }
+
+    #[test]
+    fn sizes_and_ages_read_well() {
+        let sizes = [0, 999, 1_000, 9_949, 9_951, 999_499, 999_500, 5_000_000_000_000];
+        let sizes = sizes.map(size);
+        assert_eq!(
+            sizes,
+            ["0 B", "999 B", "1.0 kB", "9.9 kB", "10 kB", "999 kB", "1.0 MB", "5.0 TB"]
+        );
+        assert_eq!(
+            [0, 119_999, 120_000, 7_200_000].map(ago),
+            ["0 s ago", "119 s ago", "2 min ago", "2 h ago"]
+        );
+        assert_eq!([0, 999, 1_000, 12_345_678].map(number), ["0", "999", "1,000", "12,345,678"]);
+    }
+}
