@@ -38,6 +38,9 @@ enum Command {
         /// cron, Airflow and the like
         #[arg(long)]
         until_current: bool,
+        /// Show the status page, /metrics and /health here instead of at http.listen
+        #[arg(long, value_name = "ADDRESS")]
+        listen: Option<std::net::SocketAddr>,
     },
     /// Say everything that would keep a source from being kept, with the statement that mends it;
     /// changes nothing
@@ -130,7 +133,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(perform(arguments.command, &config, json));
+    let result = runtime.block_on(perform(arguments.command, config, json));
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     match result {
         Ok(code) => code,
@@ -150,32 +153,33 @@ fn code_of(error: &lakeward_connectors::Error) -> ExitCode {
 
 async fn perform(
     command: Command,
-    config: &Config,
+    mut config: Config,
     json: bool,
 ) -> lakeward_connectors::Result<ExitCode> {
     match command {
-        Command::Run { until_current, .. } => {
+        Command::Run { until_current, listen, .. } => {
             let stop = CancellationToken::new();
             let signals = tokio::spawn(stop_on_signals(stop.clone()));
-            let outcome = daemon::keep(config, until_current, None, stop.clone()).await;
+            config.listen = listen.unwrap_or(config.listen);
+            let outcome = daemon::keep(&config, until_current, None, stop.clone()).await;
             signals.abort();
             report::ended(&outcome?, until_current, stop.is_cancelled(), json)
         }
-        Command::Check { .. } => report::check(config, json).await,
-        Command::Status { watch: true, .. } => report::watch(config).await,
-        Command::Status { .. } => report::status(config, json).await,
-        Command::Tables { .. } => report::tables(config, json).await,
-        Command::Maintain { .. } => report::maintain(config, json).await,
+        Command::Check { .. } => report::check(&config, json).await,
+        Command::Status { watch: true, .. } => report::watch(&config).await,
+        Command::Status { .. } => report::status(&config, json).await,
+        Command::Tables { .. } => report::tables(&config, json).await,
+        Command::Maintain { .. } => report::maintain(&config, json).await,
         Command::Verify { source, table, repair, .. } => {
             let stop = CancellationToken::new();
             let signals = tokio::spawn(stop_on_signals(stop.clone()));
             let request = Request { table, repair };
-            let verified = report::verify(config, &source, request, json, stop).await;
+            let verified = report::verify(&config, &source, request, json, stop).await;
             signals.abort();
             verified
         }
         Command::Remove { source, drop_slot, .. } => {
-            report::remove(config, &source, drop_slot, json).await
+            report::remove(&config, &source, drop_slot, json).await
         }
     }
 }

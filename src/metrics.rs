@@ -188,6 +188,35 @@ fn positions(source: &str, facts: &SourceFacts, series: &mut Vec<(OfPosition, i6
 mod tests {
     use super::*;
 
+    /// What dashboards and alerts refer to: neither the page nor the daemon has one that the other
+    /// doesn't.
+    #[test]
+    fn the_page_has_every_metric_and_no_other() {
+        let counters = COUNTERS.iter().map(|(name, ..)| format!("{name}_total"));
+        let gauges = GAUGES.iter().map(|(name, ..)| (*name).to_owned());
+        let tables = TABLE_GAUGES.iter().map(|(name, ..)| (*name).to_owned());
+        let mut all: Vec<_> = counters.chain(gauges).chain(tables).collect();
+        all.push("position".to_owned());
+        let mut page: Vec<_> = include_str!("../docs/metrics.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `lakeward_")?.split_once('`'))
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        all.sort_unstable();
+        page.sort_unstable();
+        assert_eq!(all, page);
+        let known = |name: &str| all.iter().any(|known| known == name);
+        let used = [
+            include_str!("../deploy/alerts.yml"),
+            include_str!("../deploy/grafana/dashboards/lakeward.json"),
+        ];
+        for name in used.iter().flat_map(|text| text.split("lakeward_").skip(1)) {
+            let end = name.find(|c: char| !c.is_ascii_lowercase() && c != '_');
+            let name = &name[..end.unwrap_or(name.len())];
+            assert!(known(name), "lakeward_{name} is used, and there is no such metric");
+        }
+    }
+
     #[test]
     fn names_stay_what_dashboards_know() {
         let board = Board::default();

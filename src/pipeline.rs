@@ -528,8 +528,10 @@ impl<S: Source> Pipeline<S> {
         let position = self.changes.position().clone();
         for (table, keys) in report.missing {
             let Some(tracked) = self.tables.get(&table) else { continue };
-            if tracked.stopped.is_none() && !planted::is(Bug::ForgetKeys) {
-                self.snapshots.add_keys(&tracked.schema, &position, keys);
+            let (stopped, schema) = (tracked.stopped.is_some(), tracked.schema.clone());
+            if !stopped && !planted::is(Bug::ForgetKeys) {
+                self.interrupt_verification(&table, "rows were read again while it was compared");
+                self.snapshots.add_keys(&schema, &position, keys);
                 self.dirty = true;
             }
         }

@@ -115,6 +115,8 @@ impl<S: Source> Pipeline<S> {
             return Ok(());
         }
         self.begin_verification();
+        let read = self.verifying.current.as_ref().map(|current| &current.wanted.table);
+        debug_assert!(!read.is_some_and(|table| self.snapshots.reads(table)), "V3");
         for _ in self.verifying.reading.close_windows(&mut self.changes) {
             self.all_read();
         }
