@@ -46,11 +46,13 @@ pub enum Bug {
     OnePatch,
     /// A saved index is taken for that of the table's files, whichever they are.
     StaleIndex,
+    /// A table's rows are read again while it is verified (V3).
+    ReadTwice,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 21] = [
+    pub const ALL: [Bug; 22] = [
         Bug::SkipChange,
         Bug::IgnoreHeld,
         Bug::AcknowledgeEarly,
@@ -72,6 +74,7 @@ impl Bug {
         Bug::KeepLost,
         Bug::OnePatch,
         Bug::StaleIndex,
+        Bug::ReadTwice,
     ];
 }
 
