@@ -46,12 +46,25 @@ impl Default for Board {
 }
 
 impl Board {
-    /// The meter of one source, of a database of that kind.
+    /// The meter of one source, of a database of that kind: the one it had, if it was there before.
     pub fn source(&self, name: &str, kind: &'static str) -> Meter {
-        let meter = Meter::new(kind);
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = sources.remove(name).filter(|meter| meter.read(|facts| facts.kind == kind));
+        let meter = known.unwrap_or_else(|| Meter::new(kind));
         sources.insert(name.to_owned(), meter.clone());
         meter
+    }
+
+    /// A source is not in the configuration any more. It stays to be seen where it has `left`
+    /// something in the database: what that is, and what removes it.
+    pub fn removed(&self, name: &str, left: Option<(String, String)>) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        match (left, sources.get(name)) {
+            (Some((what, remedy)), Some(meter)) => meter.removed(what, remedy),
+            _ => {
+                sources.remove(name);
+            }
+        }
     }
 
     /// When the process started, milliseconds of Unix time.
@@ -80,7 +93,7 @@ impl Board {
     pub fn health(&self) -> Result<(), Vec<String>> {
         let mut down = Vec::new();
         self.each(|name, facts| {
-            if facts.standing != Standing::Following {
+            if !matches!(facts.standing, Standing::Following | Standing::Removed) {
                 down.push(name.to_owned());
             }
         });
@@ -111,6 +124,8 @@ pub enum Standing {
     Failed,
     /// It is done: all was current, or the process was told to stop.
     Ended,
+    /// It is not in the configuration any more.
+    Removed,
 }
 
 impl Standing {
@@ -122,6 +137,7 @@ impl Standing {
             Self::Retrying => "retrying",
             Self::Failed => "failed",
             Self::Ended => "ended",
+            Self::Removed => "removed",
         }
     }
 }

@@ -20,7 +20,7 @@ pub use source::{Database, SourceConfig};
 pub use table::PerTable;
 
 /// What a user configured, with every default filled in.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Where tables go.
     pub lake: LakeConfig,
@@ -33,7 +33,7 @@ pub struct Config {
 }
 
 /// `[log]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
     /// One JSON object a line instead of text.
     pub json: bool,

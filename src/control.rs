@@ -4,14 +4,15 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lakeward_connectors::{Error, Result};
+use lakeward_connectors::{Error, Result, TableId};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -37,6 +38,13 @@ pub enum Command {
         #[serde(flatten)]
         request: Request,
     },
+    /// `lakeward snapshot`.
+    Snapshot {
+        /// The source.
+        source: String,
+        /// The table, as `schema.name`.
+        table: String,
+    },
 }
 
 /// What the daemon answers, one for each line.
@@ -51,8 +59,36 @@ pub enum Answer {
     Refused(String),
 }
 
-/// Where the orders of each source go.
-pub type Orders = BTreeMap<String, mpsc::Sender<Order>>;
+/// Where the orders of each source go. Clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Orders(Arc<Mutex<BTreeMap<String, mpsc::Sender<Order>>>>);
+
+impl Orders {
+    /// A source takes orders from now on.
+    pub fn add(&self, source: &str, orders: mpsc::Sender<Order>) {
+        self.all().insert(source.to_owned(), orders);
+    }
+
+    /// A source takes none any more.
+    pub fn remove(&self, source: &str) {
+        self.all().remove(source);
+    }
+
+    /// Gives a source an order.
+    ///
+    /// # Errors
+    /// Why it doesn't take it.
+    pub fn give(&self, source: &str, order: Order) -> Result<(), String> {
+        let orders = self.all().get(source).cloned();
+        let orders = orders.ok_or_else(|| format!("the daemon has no source {source}"))?;
+        let busy = "the source is not being followed now; see its log";
+        orders.try_send(order).map_err(|_| busy.to_owned())
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, mpsc::Sender<Order>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 fn socket(state_dir: &Path) -> PathBuf {
     state_dir.join("lakeward.sock")
@@ -109,8 +145,20 @@ async fn carry_out(stream: UnixStream, orders: &Orders) -> std::io::Result<()> {
         Ok(Command::Verify { source, request }) => {
             verify(&source, request, orders, &mut write).await
         }
+        Ok(Command::Snapshot { source, table }) => {
+            let answer = snapshot(&source, table, orders).await;
+            say(&mut write, &answer.err().map_or(Answer::Done, Answer::Refused)).await
+        }
         Err(error) => say(&mut write, &Answer::Refused(error.to_string())).await,
     }
+}
+
+async fn snapshot(source: &str, table: String, orders: &Orders) -> Result<(), String> {
+    let table = TableId::try_from(table).map_err(|_| "name the table as \"schema.name\"")?;
+    let (answer, answered) = oneshot::channel();
+    orders.give(source, Order::Snapshot(table, answer))?;
+    let gone = |_| "the source ended before it had answered; see its log".to_owned();
+    answered.await.map_err(gone)?
 }
 
 async fn verify(
@@ -119,13 +167,9 @@ async fn verify(
     orders: &Orders,
     write: &mut OwnedWriteHalf,
 ) -> std::io::Result<()> {
-    let Some(orders) = orders.get(source) else {
-        return say(write, &Answer::Refused(format!("the daemon has no source {source}"))).await;
-    };
     let (answers, mut found) = mpsc::unbounded_channel();
-    if orders.try_send(Order::Verify(request, Some(answers))).is_err() {
-        let busy = "the source is not being followed now; see its log".to_owned();
-        return say(write, &Answer::Refused(busy)).await;
+    if let Err(why) = orders.give(source, Order::Verify(request, Some(answers))) {
+        return say(write, &Answer::Refused(why)).await;
     }
     while let Some((table, verified)) = found.recv().await {
         say(write, &Answer::Verified(table.to_string(), verified)).await?;

@@ -1,26 +1,32 @@
-//! The daemon: one task a source, started over after errors that pass, and what is served beside.
+//! The daemon: one task a source, what is served beside, and changes of the configuration while it
+//! runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
-use lakeward_connectors::source::Source;
-use lakeward_connectors::{Error, ErrorKind, Result};
+use lakeward_connectors::{Error, Result};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{info, warn};
 
-use crate::board::{Board, Meter, SAMPLE};
+use crate::board::{Board, SAMPLE};
+use crate::budget::Budget;
 use crate::config::{Config, Database};
 use crate::control::{self, Orders};
 use crate::delta::{Cache, Lake};
-use crate::pipeline::{Ended, Order, Settings, run};
+use crate::pipeline::{Ended, Order, Settings};
+use crate::progress;
 use crate::serve::serve;
 use crate::verify::Request;
 use crate::writer::{Cadence, Merging};
-use crate::{progress, with_source};
+
+mod keeper;
+mod reload;
+
+use keeper::Keeper;
+use reload::Reload;
 
 /// How often the catalog is looked at for what the log doesn't show.
 const CATALOG_INTERVAL: Duration = Duration::from_secs(5);
@@ -28,17 +34,8 @@ const CATALOG_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a source on which nothing happens gets an empty epoch, so that its log is released.
 const IDLE_INTERVAL: Duration = Duration::from_secs(20);
 
-/// A source that ran this long starts over without waiting.
-const SOUND_RUN: Duration = Duration::from_secs(60);
-
-/// How long `run --until-current` puts up with a source that can't be reached.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// The part of a source's memory that the indexes of its tables may take.
 const INDEX_SHARE: usize = 8;
-
-/// How long the end of the process waits for sources to flush and commit.
-const GRACE: Duration = Duration::from_secs(9);
 
 /// So many orders wait for a source.
 const ORDERS: usize = 64;
@@ -46,147 +43,198 @@ const ORDERS: usize = 64;
 /// How the sources of a process ended, by name.
 pub type Outcome = BTreeMap<String, Result<Ended>>;
 
-/// Keeps every source until `stop`, or, with `until_current`, until all are current, and verified as
-/// `verify` asks.
+/// For how long sources are kept.
+#[derive(Debug, Clone, Copy)]
+pub enum Until<'a> {
+    /// Until the process is told to stop; meanwhile a change of this file changes what is kept.
+    Stopped(&'a Path),
+    /// Until all are current, and verified if that is asked for.
+    Current(Option<&'a Request>),
+}
+
+/// Keeps every source.
 ///
 /// # Errors
 /// When the lake can't be opened or the port is taken; a source's own errors are in the outcome.
-pub async fn keep(
-    config: &Config,
-    until_current: bool,
-    verify: Option<&Request>,
-    stop: CancellationToken,
-) -> Result<Outcome> {
-    // One budget for the process (P7), in equal shares.
-    let memory = config.lake.memory / config.sources.len().max(1);
-    let cache = Cache::directory(&config.lake.state_dir)?.limited(memory / INDEX_SHARE);
-    let lake = Lake::open(&config.lake.options())?.with_cache(cache);
-    let board = Board::default();
+pub async fn keep(config: &Config, until: Until<'_>, stop: CancellationToken) -> Result<Outcome> {
+    let (memory, indexes) = (Budget::from(0), Budget::from(0));
+    let cache = Cache::directory(&config.lake.state_dir)?.limited(indexes.clone());
+    let daemon = Daemon {
+        config: config.clone(),
+        lake: Lake::open(&config.lake.options())?.with_cache(cache),
+        memory,
+        indexes,
+        board: Board::default(),
+        orders: Orders::default(),
+        nonce: uuid::Uuid::new_v4().to_string(),
+        until_current: matches!(until, Until::Current(_)),
+        stop,
+        kept: BTreeMap::new(),
+        running: JoinSet::new(),
+        outcome: Outcome::new(),
+    };
     let mut beside = JoinSet::new();
-    serve(config.listen, board.clone(), &mut beside).await?;
-    beside.spawn(progress::show(board.clone()));
-    beside.spawn(sample(board.clone()));
-    let nonce = uuid::Uuid::new_v4().to_string();
-    let mut sources = JoinSet::new();
-    let mut orders = Orders::new();
-    for (name, source) in &config.sources {
+    serve(config.listen, daemon.board.clone(), &mut beside).await?;
+    beside.spawn(progress::show(daemon.board.clone()));
+    beside.spawn(sample(daemon.board.clone()));
+    control::serve(&config.lake.state_dir, daemon.orders.clone(), &mut beside);
+    let (send, changes) = mpsc::channel(1);
+    if let Until::Stopped(file) = until {
+        beside.spawn(reload::watch(file.to_owned(), send));
+    }
+    let verify = if let Until::Current(verify) = until { verify } else { None };
+    daemon.run(verify, changes).await
+}
+
+/// The sources of a process.
+struct Daemon {
+    /// What is kept now. `[lake]`, `[log]` and `[http]` stay as they were at the start.
+    config: Config,
+    lake: Lake,
+    /// The share of each source, and of its indexes (P7).
+    memory: Budget,
+    indexes: Budget,
+    board: Board,
+    orders: Orders,
+    nonce: String,
+    until_current: bool,
+    stop: CancellationToken,
+    kept: BTreeMap<String, Kept>,
+    running: JoinSet<(String, Result<Ended>)>,
+    /// How sources ended that are not kept any more.
+    outcome: Outcome,
+}
+
+/// A source whose task runs.
+struct Kept {
+    stop: CancellationToken,
+    database: Database,
+}
+
+impl Daemon {
+    async fn run(
+        mut self,
+        verify: Option<&Request>,
+        mut changes: mpsc::Receiver<Reload>,
+    ) -> Result<Outcome> {
+        self.share();
+        let names: Vec<_> = self.config.sources.keys().cloned().collect();
+        for name in &names {
+            self.start(name);
+            if let Some(request) = verify {
+                // Nothing waits there yet.
+                let _ = self.orders.give(name, Order::Verify(request.clone(), None));
+            }
+        }
+        while !self.running.is_empty() {
+            tokio::select! {
+                Some(ended) = self.running.join_next() => self.ended(ended)?,
+                Some(change) = changes.recv() => self.change(change),
+            }
+        }
+        Ok(self.outcome)
+    }
+
+    /// One budget for the process, in equal shares.
+    fn share(&self) {
+        let share = self.config.lake.memory / self.config.sources.len().max(1);
+        self.memory.set(share);
+        self.indexes.set(share / INDEX_SHARE);
+    }
+
+    /// Starts to keep a source of the configuration.
+    fn start(&mut self, name: &str) {
+        let Some(source) = self.config.sources.get(name) else { return };
         let settings = Settings {
-            source: name.clone(),
-            flush_interval: config.lake.flush_interval,
-            memory,
+            source: name.to_owned(),
+            flush_interval: self.config.lake.flush_interval,
+            memory: self.memory.clone(),
             snapshot_connections: source.snapshot_connections,
             merging: Merging {
                 modes: source.per_table.merge.clone(),
                 shapes: source.per_table.shapes.clone(),
                 shape: source.per_table.shape.clone(),
                 intervals: source.per_table.merge_interval.clone(),
-                cadence: Cadence { bytes: memory / 4, ..Cadence::default() },
+                cadence: Cadence { bytes: self.memory.bytes() / 4, ..Cadence::default() },
             },
             catalog_interval: CATALOG_INTERVAL,
             idle_interval: IDLE_INTERVAL,
-            until_current,
+            until_current: self.until_current,
             verify_rate: source.verify_rate,
             verify_every: source.verify_every,
-            nonce: nonce.clone(),
+            nonce: self.nonce.clone(),
         };
-        let (send, receive) = mpsc::channel(ORDERS);
-        if let Some(request) = verify {
-            // It is empty yet.
-            let _ = send.try_send(Order::Verify(request.clone(), None));
-        }
-        orders.insert(name.clone(), send);
-        let database = source.database.clone();
-        let mut keeper = Keeper {
-            lake: lake.clone(),
-            settings,
-            meter: board.source(name, source.database.kind()),
-            orders: receive,
-            stop: stop.clone(),
-        };
-        sources
+        let (send, orders) = mpsc::channel(ORDERS);
+        self.orders.add(name, send);
+        let (stop, database) = (self.stop.child_token(), source.database.clone());
+        let meter = self.board.source(name, database.kind());
+        let mut keeper =
+            Keeper { lake: self.lake.clone(), settings, meter, orders, stop: stop.clone() };
+        self.kept.insert(name.to_owned(), Kept { stop, database: database.clone() });
+        self.outcome.remove(name);
+        self.running
             .spawn(async move { (keeper.settings.source.clone(), keeper.keep(&database).await) });
     }
-    control::serve(&config.lake.state_dir, orders, &mut beside);
-    let mut outcome = Outcome::new();
-    while let Some(ended) = sources.join_next().await {
-        match ended {
-            Ok((name, result)) => {
-                outcome.insert(name, result);
-            }
-            Err(panic) => return Err(Error::internal("a source's task ended").caused_by(panic)),
+
+    /// A source's task has ended. One that was told to, because its section changed, starts again.
+    fn ended(&mut self, ended: Result<(String, Result<Ended>), JoinError>) -> Result<()> {
+        let (name, result) =
+            ended.map_err(|panic| Error::internal("a source's task ended").caused_by(panic))?;
+        self.orders.remove(&name);
+        let Some(was) = self.kept.remove(&name) else { return Ok(()) };
+        if !was.stop.is_cancelled() || self.stop.is_cancelled() {
+            self.outcome.insert(name, result);
+            return Ok(());
         }
+        if let Err(error) = result {
+            warn!(source = name, error = error.full(), "the source did not end as it should");
+        }
+        let now = self.config.sources.get(&name).map(|source| &source.database);
+        let left = was.database.left_behind();
+        if let Some((what, remedy)) = &left
+            && now.is_none_or(|now| now.left_behind() != left)
+        {
+            warn!(source = name, remedy, "{what}");
+        }
+        match now {
+            Some(_) => self.start(&name),
+            None => self.board.removed(&name, left),
+        }
+        Ok(())
     }
-    Ok(outcome)
-}
 
-struct Keeper {
-    lake: Lake,
-    settings: Settings,
-    meter: Meter,
-    orders: mpsc::Receiver<Order>,
-    stop: CancellationToken,
-}
-
-impl Keeper {
-    async fn keep(&mut self, database: &Database) -> Result<Ended> {
-        let name = self.settings.source.clone();
-        let mut waits = backoff();
-        let mut failing_since = None;
-        loop {
-            let began = Instant::now();
-            let problem = match self.once(database).await {
-                Ok(ended) => {
-                    self.meter.ended();
-                    return Ok(ended);
-                }
-                Err(problem) => problem,
+    /// Changes to another configuration: only sources whose section is another one are touched.
+    fn change(&mut self, Reload { config, asked }: Reload) {
+        if self.stop.is_cancelled() {
+            return;
+        }
+        if (&config.lake, &config.log) != (&self.config.lake, &self.config.log) {
+            warn!("[lake] and [log] stay as they were: they take effect with a restart");
+        }
+        let before = std::mem::replace(&mut self.config.sources, config.sources);
+        self.share();
+        let names: BTreeSet<_> = before.keys().chain(self.config.sources.keys()).cloned().collect();
+        for name in names {
+            let (was, is) = (before.get(&name), self.config.sources.get(&name));
+            if was == is && !(asked && self.outcome.contains_key(&name)) {
+                continue;
+            }
+            let what = match (was, is) {
+                (None, _) => "source added",
+                (_, None) => "source removed: its tables stay as they are",
+                _ if was == is => "source tried again",
+                _ => "source changed",
             };
-            if self.stop.is_cancelled() {
-                self.meter.failed(&problem, None);
-                return Err(problem);
+            info!(source = name, "{what}");
+            match self.kept.get(&name) {
+                // It starts again when it has flushed and ended.
+                Some(kept) => kept.stop.cancel(),
+                None if is.is_some() => self.start(&name),
+                None => {
+                    self.outcome.remove(&name);
+                    self.board.removed(&name, None);
+                }
             }
-            if began.elapsed() >= SOUND_RUN {
-                (waits, failing_since) = (backoff(), None);
-            }
-            let since = *failing_since.get_or_insert(began);
-            let given_up = self.settings.until_current && since.elapsed() >= PATIENCE;
-            let passes = matches!(
-                problem.kind(),
-                ErrorKind::Unavailable | ErrorKind::Gap | ErrorKind::Internal | ErrorKind::Table
-            );
-            if !passes || given_up {
-                error!(source = name, error = problem.full(), "source ended");
-                self.meter.failed(&problem, None);
-                return Err(problem);
-            }
-            let wait = waits.next().unwrap_or(Duration::from_secs(30));
-            warn!(source = name, error = problem.full(), ?wait, "starting over from the lake");
-            self.meter.failed(&problem, Some(wait));
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.stop.cancelled() => return Err(problem),
-            }
-        }
-    }
-
-    async fn once(&mut self, database: &Database) -> Result<Ended> {
-        with_source!(database, source => self.follow(source).await)?
-    }
-
-    /// Runs the pipeline; once told to stop it has a bounded time to end.
-    async fn follow<S: Source>(&mut self, source: S) -> Result<Ended> {
-        let (lake, settings) = (self.lake.clone(), self.settings.clone());
-        let (meter, stop) = (self.meter.clone(), self.stop.clone());
-        let running = run(source, lake, settings, meter, &mut self.orders, stop.clone());
-        let overdue = async {
-            stop.cancelled().await;
-            tokio::time::sleep(GRACE).await;
-        };
-        tokio::select! {
-            result = running => result,
-            () = overdue => Err(Error::unavailable(
-                "the last flush did not end in time; the next start goes on from the one before",
-            )),
         }
     }
 }
@@ -199,14 +247,4 @@ async fn sample(board: Board) {
         tick.tick().await;
         board.sample();
     }
-}
-
-/// Waits of 0.1 s to 30 s, with jitter.
-fn backoff() -> backon::ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(30))
-        .with_jitter()
-        .without_max_times()
-        .build()
 }

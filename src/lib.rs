@@ -9,6 +9,7 @@
 //! terminal; [`report`] is what the other commands say. [`verify`] compares lake and source.
 
 pub mod board;
+pub mod budget;
 pub mod buffer;
 pub mod collapse;
 pub mod config;

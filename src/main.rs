@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use lakeward::config::{Config, LogConfig};
+use lakeward::daemon::{self, Until};
+use lakeward::report;
 use lakeward::verify::Request;
-use lakeward::{daemon, report};
 use lakeward_connectors::ErrorKind;
 use tokio_util::sync::CancellationToken;
 
@@ -77,6 +78,18 @@ enum Command {
         #[arg(long)]
         repair: bool,
     },
+    /// Read a table again, beside the rows that readers see; also one that stopped
+    ///
+    /// The running daemon does it. Readers see the new rows in one commit, when all have been read;
+    /// a table of mode "append" gets every row once more.
+    Snapshot {
+        /// The source's name in the configuration
+        source: String,
+        /// The table, as schema.name
+        table: String,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Delete the files that no version within lake.retention needs, as the daemon does every hour
     Maintain {
         #[command(flatten)]
@@ -112,6 +125,7 @@ fn main() -> ExitCode {
         | Command::Status { common, .. }
         | Command::Tables { common }
         | Command::Maintain { common }
+        | Command::Snapshot { common, .. }
         | Command::Verify { common, .. }
         | Command::Remove { common, .. } => common,
     };
@@ -157,11 +171,15 @@ async fn perform(
     json: bool,
 ) -> lakeward_connectors::Result<ExitCode> {
     match command {
-        Command::Run { until_current, listen, .. } => {
+        Command::Run { common, until_current, listen } => {
             let stop = CancellationToken::new();
             let signals = tokio::spawn(stop_on_signals(stop.clone()));
             config.listen = listen.unwrap_or(config.listen);
-            let outcome = daemon::keep(&config, until_current, None, stop.clone()).await;
+            let until = match until_current {
+                true => Until::Current(None),
+                false => Until::Stopped(&common.config),
+            };
+            let outcome = daemon::keep(&config, until, stop.clone()).await;
             signals.abort();
             report::ended(&outcome?, until_current, stop.is_cancelled(), json)
         }
@@ -177,6 +195,9 @@ async fn perform(
             let verified = report::verify(&config, &source, request, json, stop).await;
             signals.abort();
             verified
+        }
+        Command::Snapshot { source, table, .. } => {
+            report::snapshot(&config, &source, &table, json).await
         }
         Command::Remove { source, drop_slot, .. } => {
             report::remove(&config, &source, drop_slot, json).await

@@ -45,7 +45,8 @@ const COUNTERS: [Figure<SourceFacts>; 4] = [
 
 const GAUGES: [Figure<SourceFacts>; 5] = [
     ("source_up", "1 while a source is being followed.", |of| {
-        Some(i64::from(of.standing == Standing::Following))
+        let up = i64::from(of.standing == Standing::Following);
+        (of.standing != Standing::Removed).then_some(up)
     }),
     (
         "lag_milliseconds",

@@ -24,12 +24,14 @@ use lakeward_connectors::schema::{TableId, TableSchema};
 use lakeward_connectors::source::{Catalog, Decoded, Position, Source, Stream};
 use lakeward_connectors::{Error, Result};
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::board::{Flushed, Meter};
+use crate::budget::Budget;
 use crate::buffer::Changes;
 use crate::delta::Lake;
 use crate::epoch::{Member, Roster, State};
@@ -53,8 +55,8 @@ pub struct Settings {
     pub source: String,
     /// The longest a change waits before it is committed.
     pub flush_interval: Duration,
-    /// The budget for buffers, in bytes.
-    pub memory: usize,
+    /// The budget for buffers.
+    pub memory: Budget,
     /// How many chunks are read at a time.
     pub snapshot_connections: usize,
     /// How and when changed rows are merged.
@@ -88,6 +90,8 @@ pub struct Ended {
 pub enum Order {
     /// Lake and source are to be compared.
     Verify(Request, Option<Answers>),
+    /// A table is to be read again; the answer is why it can't be.
+    Snapshot(TableId, oneshot::Sender<Result<(), String>>),
 }
 
 /// The bounds of what a chunk of existing rows holds, in bytes as the source sends them.
@@ -283,7 +287,7 @@ impl<S: Source> Pipeline<S> {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             while let Ok(order) = orders.try_recv() {
-                self.take_order(order);
+                self.take_order(order).await?;
             }
             self.advance().await?;
             if self.settings.until_current && self.is_current() {
@@ -303,7 +307,7 @@ impl<S: Source> Pipeline<S> {
                     self.done(done?).await?;
                 }
                 _ = tick.tick() => self.look_around().await?,
-                Some(order) = orders.recv() => self.take_order(order),
+                Some(order) = orders.recv() => self.take_order(order).await?,
                 Some(event) = self.snapshots.next(), if room => self.chunk(event).await?,
                 Some(event) = self.verifying.reading.next(), if room => {
                     self.verified_chunk(event)?;
@@ -326,10 +330,16 @@ impl<S: Source> Pipeline<S> {
         Ok(())
     }
 
-    fn take_order(&mut self, order: Order) {
+    async fn take_order(&mut self, order: Order) -> Result<()> {
         match order {
             Order::Verify(request, answers) => self.want_verified(&request, answers.as_ref()),
+            Order::Snapshot(table, answer) => {
+                let refused = self.snapshot(&table).await?;
+                // Whoever asked may be gone.
+                let _ = answer.send(refused.map_or(Ok(()), Err));
+            }
         }
+        Ok(())
     }
 
     /// Takes up what a chunk reader reports.
@@ -409,7 +419,7 @@ impl<S: Source> Pipeline<S> {
     /// The part of the memory budget that buffers may take: what indexes and merges leave of it, and
     /// an eighth for what the allocator keeps of what was given back to it.
     fn buffers(&self) -> usize {
-        let memory = self.settings.memory / 8 * 7;
+        let memory = self.settings.memory.bytes() / 8 * 7;
         memory.saturating_sub(self.writer_size).max(memory / 4)
     }
 

@@ -13,9 +13,11 @@ use crate::delta::{Lake, Table, table_path};
 use crate::epoch::Ledger;
 use crate::{with_position, with_source};
 
+mod snapshot;
 mod status;
 mod verify;
 
+pub use snapshot::snapshot;
 pub use status::{status, watch};
 pub use verify::verify;
 

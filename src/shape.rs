@@ -107,7 +107,7 @@ impl Mode {
 }
 
 /// The shape of a table, as it was asked for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Shape {
     /// What becomes of updates and deletes.
     pub mode: Mode,

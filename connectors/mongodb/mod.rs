@@ -43,7 +43,7 @@ use pump::{Documents, Opening};
 use shape::{Limits, Shapes};
 
 /// What the configuration says about a source.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// `mongodb://user:password@host:port/?replicaSet=NAME`, or `mongodb+srv://…`.
     pub url: Secret,

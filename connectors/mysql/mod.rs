@@ -49,7 +49,7 @@ use replication::Identity;
 use server::Server;
 
 /// What the configuration says about a source.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// What the source is called.
     pub source_name: String,

@@ -48,7 +48,7 @@ use slot::Slot;
 const OLDEST: i32 = 140_000;
 
 /// What the configuration says about a source.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// What the source is called.
     pub source_name: String,

@@ -106,6 +106,18 @@ impl Meter {
         });
     }
 
+    /// The source is not kept any more, and has left something behind.
+    pub(super) fn removed(&self, what: String, remedy: String) {
+        let now = now_ms();
+        self.write(|facts| {
+            facts.stand(Standing::Removed, now);
+            facts.tables.clear();
+            (facts.lag, facts.lag_bytes, facts.buffered) = (None, None, 0);
+            let remedy = Some(remedy);
+            facts.problem = Some(Problem { what, remedy, at_ms: now, retry_ms: None });
+        });
+    }
+
     /// The source is done.
     pub fn ended(&self) {
         self.write(|facts| facts.stand(Standing::Ended, now_ms()));

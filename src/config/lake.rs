@@ -12,7 +12,7 @@ use crate::delta::store::RETENTION;
 use crate::delta::{Compression, LakeOptions, S3Options};
 
 /// `[lake]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LakeConfig {
     /// A path, `file://` or `s3://`.
     pub url: String,

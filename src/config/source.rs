@@ -15,7 +15,7 @@ use super::reader::Reader;
 use super::table::PerTable;
 
 /// A configured source.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SourceConfig {
     /// Which database it is, and how to read it.
     pub database: Database,
@@ -30,7 +30,7 @@ pub struct SourceConfig {
 }
 
 /// A database of one of the kinds that are understood.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Database {
     /// `[source.NAME.postgres]`.
     Postgres(postgres::Options),
@@ -48,6 +48,18 @@ impl Database {
             Self::Postgres(_) => postgres,
             Self::MySql(_) => mysql,
             Self::Mongodb(_) => mongodb,
+        }
+    }
+
+    /// What stays in the database when nobody reads it any more, and what removes that.
+    pub fn left_behind(&self) -> Option<(String, String)> {
+        match self {
+            Self::Postgres(options) => Some((
+                format!("the slot {} stays in the database and holds its log", options.slot),
+                format!("SELECT pg_drop_replication_slot('{}')", options.slot),
+            )),
+            // Their logs are kept for as long as they are set to, whoever reads.
+            Self::MySql(_) | Self::Mongodb(_) => None,
         }
     }
 }

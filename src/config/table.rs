@@ -12,7 +12,7 @@ use crate::delta::Merge;
 use crate::shape::{Changes, ColumnFilter, Filter, Mask, MaskKey, Mode, PartitionBy, Shape};
 
 /// What `[source.NAME.table."…"]` says of a source's tables.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct PerTable {
     /// Columns that are kept as the source's text.
     pub text_columns: HashMap<TableId, Vec<String>>,

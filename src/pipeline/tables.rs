@@ -193,6 +193,30 @@ impl<S: Source> Pipeline<S> {
         Ok(())
     }
 
+    /// Reads a table again because somebody asks for it, unless that is under way; or says why it
+    /// can't be.
+    pub(super) async fn snapshot(&mut self, table: &TableId) -> Result<Option<String>> {
+        if let Some(reason) = self.refused.get(table) {
+            return Ok(Some(reason.clone()));
+        }
+        let Some(tracked) = self.tables.get(table) else {
+            return Ok(Some("this source has no such table".to_owned()));
+        };
+        if tracked.stopped.is_none() && self.snapshots.is_staged(table) {
+            return Ok(None);
+        }
+        let (catalog, look) = look(&mut self.source).await?;
+        let listed = catalog.tables.iter().find(|listed| listed.schema.id == *table);
+        match listed {
+            Some(listed) => {
+                let reason = "lakeward snapshot was asked for".to_owned();
+                self.read_again(listed.schema.clone(), &look, reason);
+                Ok(None)
+            }
+            None => Ok(Some("it is not in the source any more, or not selected".to_owned())),
+        }
+    }
+
     /// The table can't go on and loses its place (I4): it comes back by a snapshot.
     pub(super) fn stop_table(&mut self, table: &TableId, reason: String) {
         let Some(tracked) = self.tables.get_mut(table) else { return };

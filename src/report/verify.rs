@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::print;
 use crate::config::Config;
 use crate::control::{self, Answer, Command};
-use crate::daemon;
+use crate::daemon::{self, Until};
 use crate::verify::{Kind, Outcome, Request, Told, Verified};
 
 /// Compares `source` with the lake: asks the running daemon to, or does it here.
@@ -30,7 +30,8 @@ pub async fn verify(
         None => {
             let mut alone = config.clone();
             alone.sources = BTreeMap::from([(source.to_owned(), known.clone())]);
-            let outcome = daemon::keep(&alone, true, Some(&request), stop.clone()).await?;
+            let outcome =
+                daemon::keep(&alone, Until::Current(Some(&request)), stop.clone()).await?;
             let ended = outcome.into_values().next().unwrap_or_else(|| Ok(Default::default()))?;
             let found = ended.verified.into_iter();
             let found: Verifieds = found.map(|(id, found)| (id.to_string(), found)).collect();

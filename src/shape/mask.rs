@@ -8,6 +8,9 @@ use lakeward_connectors::secret::Secret;
 use lakeward_connectors::{Error, Result, Type};
 use ring::hmac;
 
+/// What a key is told by: its hash of this text.
+const WHICH: &str = "lakeward: which key is it?";
+
 /// The key of [`Mask::Hash`].
 #[derive(Clone)]
 pub struct MaskKey(hmac::Key);
@@ -25,6 +28,14 @@ impl MaskKey {
     }
 }
 
+impl PartialEq for MaskKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash(WHICH) == other.hash(WHICH)
+    }
+}
+
+impl Eq for MaskKey {}
+
 impl std::fmt::Debug for MaskKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("***")
@@ -32,7 +43,7 @@ impl std::fmt::Debug for MaskKey {
 }
 
 /// What stands for the values of a column. A null stays null.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mask {
     /// A keyed hash of the value as text: equal values are equal in the lake, in every table.
     Hash(MaskKey),
@@ -46,7 +57,7 @@ impl Mask {
     /// A text that is another one when values would come out otherwise; it does not tell the key.
     pub(super) fn text(&self) -> String {
         match self {
-            Mask::Hash(key) => format!("hash {}", &key.hash("lakeward: which key is it?")[..16]),
+            Mask::Hash(key) => format!("hash {}", &key.hash(WHICH)[..16]),
             Mask::Constant(text) => format!("constant {text}"),
             Mask::Drop => "drop".to_owned(),
         }

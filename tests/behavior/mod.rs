@@ -5,6 +5,7 @@
 mod cli;
 mod faults;
 mod merge;
+mod reload;
 mod shapes;
 mod verify;
 
@@ -158,6 +159,7 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
     jobs.extend(cli::jobs(select));
     jobs.extend(faults::jobs(select));
     jobs.extend(merge::jobs(select));
+    jobs.extend(reload::jobs(select));
     jobs.extend(shapes::jobs(select));
     jobs.extend(verify::jobs(select));
     Ok(jobs)

@@ -195,7 +195,7 @@ impl World {
         Settings {
             source: SOURCE.to_owned(),
             flush_interval: Duration::from_millis(self.shape.flush),
-            memory: self.shape.memory,
+            memory: self.shape.memory.into(),
             snapshot_connections: 1 + self.chance.below(3) as usize,
             merging: Merging {
                 modes: self.merge.clone(),

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use lakeward_connectors::{Error, Result};
 
+use crate::budget::Budget;
 use crate::delta::clock::unique;
 
 /// How many processes can share a state directory.
@@ -27,7 +28,7 @@ const WORTH: u64 = 50_000;
 #[derive(Clone)]
 pub struct Cache {
     place: Location,
-    limit: usize,
+    limit: Budget,
     worth: u64,
 }
 
@@ -63,7 +64,7 @@ impl Default for Cache {
 impl Cache {
     /// A cache in memory.
     pub fn memory() -> Self {
-        Self { place: Location::Memory(Arc::default()), limit: LIMIT, worth: WORTH }
+        Self { place: Location::Memory(Arc::default()), limit: LIMIT.into(), worth: WORTH }
     }
 
     /// A cache in a state directory: in the first of its parts, `index-0` and so on, that no other
@@ -86,7 +87,7 @@ impl Cache {
                 Ok(()) => {
                     let claim = Arc::new(Claim { path, _lock: lock });
                     let place = Location::Directory(claim);
-                    return Ok(Self { place, limit: LIMIT, worth: WORTH });
+                    return Ok(Self { place, limit: LIMIT.into(), worth: WORTH });
                 }
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => return Err(fault(error)),
@@ -99,8 +100,8 @@ impl Cache {
     /// The same cache, with another limit to the memory that all indexes together may take, in
     /// bytes. What is beyond goes to the state directory, if there is one.
     #[must_use]
-    pub fn limited(self, limit: usize) -> Self {
-        Self { limit, ..self }
+    pub fn limited(self, limit: impl Into<Budget>) -> Self {
+        Self { limit: limit.into(), ..self }
     }
 
     /// The same cache, where an index is saved after so many new entries.
@@ -111,7 +112,7 @@ impl Cache {
 
     /// The limit to the memory that all indexes together may take, in bytes.
     pub fn limit(&self) -> usize {
-        self.limit
+        self.limit.bytes()
     }
 
     /// What is kept of the table at `path` of the lake.
@@ -135,7 +136,7 @@ impl Shelf {
 
     /// The memory that one index may take, in bytes.
     pub(super) fn limit(&self) -> usize {
-        self.cache.limit
+        self.cache.limit()
     }
 
     /// An object; `None` when there is none.
