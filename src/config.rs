@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+mod alert;
 mod lake;
 mod mongodb;
 mod mysql;
@@ -14,6 +15,7 @@ mod reader;
 mod source;
 mod table;
 
+pub use alert::AlertConfig;
 pub use lake::LakeConfig;
 use reader::{Reader, line_of};
 pub use source::{Database, SourceConfig};
@@ -28,6 +30,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Where the status page, `/metrics` and `/health` are served.
     pub listen: std::net::SocketAddr,
+    /// Who is told when something is wrong.
+    pub alert: AlertConfig,
     /// The databases, by name.
     pub sources: BTreeMap<String, SourceConfig>,
 }
@@ -112,7 +116,7 @@ impl Config {
 
 impl Reader<'_> {
     fn config(&mut self, root: &DeTable<'_>) -> Config {
-        self.only("the file", root, &["lake", "log", "http", "source"]);
+        self.only("the file", root, &["lake", "log", "http", "alert", "source"]);
         let empty = DeTable::new();
         let section = |reader: &mut Self, name: &str| match root.get(name) {
             Some(item) => reader.table(name, item).cloned(),
@@ -122,6 +126,7 @@ impl Reader<'_> {
         self.read_mask_key(&lake);
         let log = section(self, "log").unwrap_or_else(|| empty.clone());
         let http = section(self, "http").unwrap_or_else(|| empty.clone());
+        let alert = section(self, "alert").unwrap_or_else(|| empty.clone());
         let lake = self.lake(&lake);
         let log = self.log(&log);
         self.only("[http]", &http, &["listen"]);
@@ -134,8 +139,9 @@ impl Reader<'_> {
                 })
                 .unwrap_or(default),
         };
+        let alert = self.alert(&alert);
         let sources = self.sources(root);
-        Config { lake, log, listen, sources }
+        Config { lake, log, listen, alert, sources }
     }
 
     fn log(&mut self, table: &DeTable<'_>) -> LogConfig {

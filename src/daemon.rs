@@ -17,10 +17,10 @@ use crate::config::{Config, Database};
 use crate::control::{self, Orders};
 use crate::delta::{Cache, Lake};
 use crate::pipeline::{Ended, Order, Settings};
-use crate::progress;
 use crate::serve::serve;
 use crate::verify::Request;
 use crate::writer::{Cadence, Merging};
+use crate::{alert, progress};
 
 mod keeper;
 mod reload;
@@ -81,6 +81,9 @@ pub async fn keep(config: &Config, until: Until<'_>, stop: CancellationToken) ->
     let (send, changes) = mpsc::channel(1);
     if let Until::Stopped(file) = until {
         beside.spawn(reload::watch(file.to_owned(), send));
+        if let Some(webhook) = config.alert.webhook.clone() {
+            beside.spawn(alert::watch(daemon.board.clone(), webhook, config.alert.lag));
+        }
     }
     let verify = if let Until::Current(verify) = until { verify } else { None };
     daemon.run(verify, changes).await
@@ -88,7 +91,7 @@ pub async fn keep(config: &Config, until: Until<'_>, stop: CancellationToken) ->
 
 /// The sources of a process.
 struct Daemon {
-    /// What is kept now. `[lake]`, `[log]` and `[http]` stay as they were at the start.
+    /// What is kept now. All but the sources stays as it was at the start.
     config: Config,
     lake: Lake,
     /// The share of each source, and of its indexes (P7).
@@ -208,8 +211,9 @@ impl Daemon {
         if self.stop.is_cancelled() {
             return;
         }
-        if (&config.lake, &config.log) != (&self.config.lake, &self.config.log) {
-            warn!("[lake] and [log] stay as they were: they take effect with a restart");
+        let fixed = |of: &Config| (of.lake.clone(), of.log.clone(), of.alert.clone());
+        if fixed(&config) != fixed(&self.config) {
+            warn!("[lake], [log] and [alert] stay as they were: they take effect with a restart");
         }
         let before = std::mem::replace(&mut self.config.sources, config.sources);
         self.share();

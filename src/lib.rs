@@ -8,6 +8,7 @@
 //! the [`board`], from which [`serve`] shows it as a page and as [`metrics`], and [`progress`] on a
 //! terminal; [`report`] is what the other commands say. [`verify`] compares lake and source.
 
+pub mod alert;
 pub mod board;
 pub mod budget;
 pub mod buffer;

@@ -23,6 +23,7 @@ use std::time::Duration;
 use lakeward_connectors::schema::{TableId, TableSchema};
 use lakeward_connectors::source::{Catalog, Decoded, Position, Source, Stream};
 use lakeward_connectors::{Error, Result};
+use serde::Serialize;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -39,7 +40,7 @@ use crate::planted::{self, Bug};
 use crate::snapshot::{Event, Snapshots};
 use crate::start::{Start, open_writer, plan_starts};
 use crate::verify::{Request, Verified};
-use crate::writer::{Merging, Plan, Report, Writer};
+use crate::writer::{Merging, Plan, Report, Size, Writer};
 
 mod sight;
 mod tables;
@@ -83,6 +84,19 @@ pub struct Ended {
     pub stopped: BTreeMap<TableId, String>,
     /// What verifications found.
     pub verified: BTreeMap<TableId, Verified>,
+    /// What was done to each table that was kept to the end.
+    pub tables: BTreeMap<TableId, Summary>,
+}
+
+/// What a run did to a table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// The rows that it has now.
+    pub rows: u64,
+    /// The rows that snapshots read.
+    pub read: u64,
+    /// The changes that the log brought.
+    pub changes: u64,
 }
 
 /// What is asked of a source while it is kept.
@@ -636,7 +650,19 @@ impl<S: Source> Pipeline<S> {
             .collect();
         // The acknowledgement is on its way; the source keeps what it does not get.
         self.stream.nudge();
-        Ok(Ended { stopped, verified: std::mem::take(&mut self.verifying.results) })
+        let verified = std::mem::take(&mut self.verifying.results);
+        Ok(Ended { stopped, verified, tables: self.summaries() })
+    }
+
+    fn summaries(&self) -> BTreeMap<TableId, Summary> {
+        let sizes = self.writer.iter().flat_map(|writer| writer.sizes());
+        let kept =
+            sizes.filter(|(id, _)| self.tables.get(*id).is_some_and(|t| t.stopped.is_none()));
+        let summary = |(id, size): (&TableId, Size)| {
+            let (read, changes) = (self.snapshots.rows_read(id), self.changes.tally(id).0);
+            (id.clone(), Summary { rows: size.rows, read, changes })
+        };
+        kept.map(summary).collect()
     }
 
     async fn settle_writer(&mut self) -> Result<()> {

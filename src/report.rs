@@ -11,6 +11,7 @@ use crate::config::{Config, SourceConfig};
 use crate::daemon::Outcome;
 use crate::delta::{Lake, Table, table_path};
 use crate::epoch::Ledger;
+use crate::pipeline::Summary;
 use crate::{with_position, with_source};
 
 mod snapshot;
@@ -48,6 +49,7 @@ fn print(json: bool, value: &impl Serialize, text: &str) -> Result<()> {
 struct EndedSource {
     error: Option<String>,
     stopped: BTreeMap<String, String>,
+    tables: BTreeMap<String, Summary>,
 }
 
 /// How `run` ended. Without an error it is well, unless `--until-current` was asked for and a table
@@ -71,7 +73,8 @@ pub fn ended(outcome: &Outcome, until_current: bool, told: bool, json: bool) -> 
                 if until_current && !told && !stopped.is_empty() && !failed {
                     code = ExitCode::FAILURE;
                 }
-                EndedSource { error: None, stopped }
+                let tables = ended.tables.iter().map(|(id, of)| (id.to_string(), *of)).collect();
+                EndedSource { error: None, stopped, tables }
             }
             Err(error) => {
                 text.push_str(&format!("{name}: {}\n", error.full()));
@@ -80,7 +83,11 @@ pub fn ended(outcome: &Outcome, until_current: bool, told: bool, json: bool) -> 
                     code = if config { ExitCode::from(2) } else { ExitCode::FAILURE };
                 }
                 failed = true;
-                EndedSource { error: Some(error.full()), stopped: BTreeMap::new() }
+                EndedSource {
+                    error: Some(error.full()),
+                    stopped: BTreeMap::new(),
+                    tables: BTreeMap::new(),
+                }
             }
         };
         shown.insert(name.clone(), entry);

@@ -6,6 +6,7 @@
 //! `LAKEWARD_LONG=1` runs all of it.
 
 mod behavior;
+mod docs;
 mod kill;
 mod readers;
 mod simulation;
@@ -40,6 +41,7 @@ fn all(args: &Arguments) -> Res<Vec<Job>> {
     let select = |name: &str| jobs::selected(args, name);
     let mut all = traps::jobs(&select)?;
     all.extend(behavior::jobs(&select)?);
+    all.extend(docs::jobs(&select));
     all.extend(kill::jobs(&select));
     all.extend(readers::jobs(&select));
     all.extend(simulation::jobs(&select));

@@ -3,7 +3,12 @@
 `lakeward run --until-current --json` reads everything that was committed when it began, and ends. Its
 log is on stderr; on stdout is one JSON object, an entry a source:
 
-    {"shop": {"error": null, "stopped": {"public.orders": "column total of row id=7 holds 'NaN', …"}}}
+    {"shop": {"error": null,
+              "stopped": {"public.orders": "column total of row id=7 holds 'NaN', …"},
+              "tables": {"public.customers": {"rows": 5000, "read": 0, "changes": 120}}}}
+
+`rows` are those that the table has now, `read` those that a snapshot read in this run, `changes` what the
+log brought.
 
 Exit status:
 

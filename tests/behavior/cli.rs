@@ -136,6 +136,11 @@ fn a_second_run_adds_nothing(server: Server) -> Res<()> {
     scene.run_until_current()?;
     let after = scene.setup.lake.log(&scene.source, "public", "t")?.len();
     check(before == after, || format!("{before} versions became {after} without a change"))?;
+    scene.pg.exec("insert into t values (2, 'b'), (3, 'c'); delete from t where id = 1")?;
+    let answer = scene.setup.command(&["run", "--until-current", "--json"])?;
+    let value: serde_json::Value = serde_json::from_str(&answer.stdout).context("its summary")?;
+    let summary = serde_json::json!({ "rows": 2, "read": 0, "changes": 3 });
+    check(value[&scene.source]["tables"]["public.t"] == summary, || format!("{value:#}"))?;
     scene.equal("t")
 }
 

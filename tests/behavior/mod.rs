@@ -2,6 +2,7 @@
 //! and MariaDB, `mongo/*.py` for MongoDB) in every mode on every server and store, the command line,
 //! and what goes wrong around a daemon.
 
+mod alert;
 mod cli;
 mod faults;
 mod merge;
@@ -158,6 +159,7 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
     }
     jobs.extend(cli::jobs(select));
     jobs.extend(faults::jobs(select));
+    jobs.extend(alert::jobs(select));
     jobs.extend(merge::jobs(select));
     jobs.extend(reload::jobs(select));
     jobs.extend(shapes::jobs(select));

@@ -15,7 +15,7 @@ use super::{Res, Server, Store, reader};
 /// A run ends within this, whatever the machine does beside it.
 const CURRENT: Duration = Duration::from_secs(120);
 /// A live daemon holds a change within this; it polls the catalog every few seconds.
-const FOLLOWS: Duration = Duration::from_secs(25);
+const FOLLOWS: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 pub struct Group {
@@ -154,6 +154,9 @@ impl Group {
                 }
                 std::thread::sleep(Duration::from_millis(500));
             }
+        }
+        for run in runs.iter_mut().filter(|r| r.wrong.is_none()) {
+            run.wrong = setup.verified(&run.source.name).err();
         }
         daemon.stop(setup)
     }
