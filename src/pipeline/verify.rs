@@ -195,6 +195,10 @@ impl<S: Source> Pipeline<S> {
     /// All rows that were asked for have been read and are among the table's steps.
     fn all_read(&mut self) {
         let Some(current) = &mut self.verifying.current else { return };
+        let merging = &self.settings.merging;
+        let shape = merging.shapes.get(&current.wanted.table).unwrap_or(&merging.shape);
+        // Rows that were deleted in the source stay where deletes are marks.
+        let repair = current.wanted.repair && shape.mode != Mode::SoftDelete;
         let task = match current.phase {
             Phase::Rows => {
                 current.phase = Phase::Unseen;
@@ -202,7 +206,7 @@ impl<S: Source> Pipeline<S> {
             }
             _ => {
                 current.phase = Phase::End;
-                Task::End { repair: current.wanted.repair }
+                Task::End { repair }
             }
         };
         self.changes.push(&current.wanted.table, Step::Verify(task));

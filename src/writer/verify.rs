@@ -1,5 +1,7 @@
 //! The lake's side of a [verification](crate::verify): one table's tasks, in the order of its steps.
 
+use std::collections::BTreeSet;
+
 use lakeward_connectors::Result;
 use lakeward_connectors::batch::Batch;
 use lakeward_connectors::source::KeyText;
@@ -14,6 +16,8 @@ use crate::verify::{Findings, Task, UNSEEN};
 pub(super) struct Comparison {
     number: u64,
     seen: Option<Seen>,
+    /// The keys that were looked for in the source: no other row counts as extra (V2).
+    asked: BTreeSet<Vec<u8>>,
     findings: Findings,
 }
 
@@ -33,10 +37,16 @@ impl Comparison {
             Task::Compare(batch) => self.compare(table, *batch).await?,
             Task::Unseen => {
                 let keys = self.unseen(table).await?;
-                keys.map(|(_, texts)| self.findings.unseen = Some(texts))
+                keys.map(|(keys, texts)| {
+                    self.asked = keys.into_iter().collect();
+                    self.findings.unseen = Some(texts);
+                })
             }
             Task::End { repair } => match self.unseen(table).await? {
                 Some((keys, texts)) => {
+                    let both = keys.into_iter().zip(texts);
+                    let (keys, texts): Unseen =
+                        both.filter(|(key, _)| self.asked.contains(key)).unzip();
                     if repair && !keys.is_empty() {
                         table.remove_keys(&keys).await?;
                     }
