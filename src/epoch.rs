@@ -17,6 +17,7 @@ use lakeward_connectors::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::delta::{Created, Lake};
+use crate::pipeline::now_ms;
 use crate::planted::{self, Bug};
 use crate::staged::Staged;
 
@@ -156,6 +157,8 @@ pub struct Ledger<P: Position> {
     lake: Lake,
     source: String,
     nonce: String,
+    /// When this ledger was opened, milliseconds of Unix time.
+    opened_ms: i64,
     /// The newest file, its roster filled in.
     newest: Option<EpochFile<P>>,
     /// The epoch whose file physically holds the current roster.
@@ -185,8 +188,8 @@ impl<P: Position> Ledger<P> {
     /// # Errors
     /// When the lake can't be read, or a file is of a newer format or damaged.
     pub async fn open(lake: Lake, source: &str, nonce: String) -> Result<Self> {
-        let mut ledger =
-            Self { lake, source: source.to_owned(), nonce, newest: None, roster_of: 0 };
+        let (source, opened_ms) = (source.to_owned(), now_ms());
+        let mut ledger = Self { lake, source, nonce, opened_ms, newest: None, roster_of: 0 };
         let newest = ledger.numbers().await?.into_iter().max();
         if let Some(number) = newest {
             let file = ledger.read_whole(number).await?;
@@ -219,20 +222,21 @@ impl<P: Position> Ledger<P> {
     /// Whether a file newer than the newest known one exists (E6, E9).
     ///
     /// # Errors
-    /// When the lake can't be listed, or the newer file is of an earlier run of this process.
+    /// When the lake can't be listed, or the newer file was under way when this ledger was opened.
     pub async fn is_superseded(&self) -> Result<bool> {
         let known = self.newest.as_ref().map_or(0, |file| file.epoch);
         let ahead = self.numbers().await?.into_iter().filter(|number| *number > known).max();
         let Some(ahead) = ahead else { return Ok(false) };
         match self.lake.get(&self.path(ahead)).await? {
-            Some(found) if self.is_mine(&found) => Err(self.overtaken(ahead)),
+            Some(found) if self.was_under_way(&found) => Err(self.overtaken(ahead)),
             _ => Ok(true),
         }
     }
 
     /// Creates the next epoch file (E4): on any error the same bytes under the same number again,
     /// then a read: the file is mine if its bytes are. The nonce alone tells a process, and an earlier
-    /// run of this one may have had a request under way that says something else.
+    /// run of this one, or a process that was killed, may have had a request under way that says
+    /// something else.
     ///
     /// # Errors
     /// [`Unavailable`](lakeward_connectors::ErrorKind::Unavailable) when the store does not answer;
@@ -295,7 +299,9 @@ impl<P: Position> Ledger<P> {
                     Ok(Some(found)) if found == bytes || planted::is(Bug::AnyEpochIsMine) => {
                         return Ok(());
                     }
-                    Ok(Some(found)) if self.is_mine(&found) => return Err(self.overtaken(epoch)),
+                    Ok(Some(found)) if self.was_under_way(&found) => {
+                        return Err(self.overtaken(epoch));
+                    }
                     Ok(Some(_)) => return Err(self.superseded(epoch)),
                     Ok(None) => last = Some(Error::unavailable("an epoch file came and went")),
                     Err(error) => last = Some(error),
@@ -306,12 +312,17 @@ impl<P: Position> Ledger<P> {
         Err(last.unwrap_or_else(|| Error::unavailable("an epoch file could not be created")))
     }
 
-    fn is_mine(&self, bytes: &[u8]) -> bool {
-        serde_json::from_slice::<EpochFile<P>>(bytes).is_ok_and(|file| file.nonce == self.nonce)
+    /// Whether an epoch file that this ledger did not find when it was opened had been sent off by
+    /// then: by an earlier run of this process, or by one that this one takes over from. Somebody
+    /// who goes on writing sends off more of them, later (E9); clocks that differ decide only
+    /// whether this daemon starts over or ends.
+    fn was_under_way(&self, bytes: &[u8]) -> bool {
+        serde_json::from_slice::<EpochFile<P>>(bytes)
+            .is_ok_and(|file| file.nonce == self.nonce || file.written_ms < self.opened_ms)
     }
 
-    /// The error of a run that finds an epoch of an earlier run of its own process, whose request
-    /// was under way when that run ended: it says something else, and it counts.
+    /// The error of a run that finds an epoch whose file was under way when the run began: it says
+    /// something else, and it counts.
     fn overtaken(&self, epoch: u64) -> Error {
         Error::unavailable("an epoch file of an earlier run arrived late; starting over from it")
             .with("source", &self.source)

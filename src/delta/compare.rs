@@ -119,7 +119,7 @@ impl Table {
         let there = gather.rows(&numbers, &Default::default())?;
         if here.num_rows() != there.num_rows() {
             return Err(Error::table(run.schema.id.clone(), "a data file has lost rows")
-                .remedy("take a new snapshot of the table"));
+                .remedy("`lakeward snapshot` reads the table again"));
         }
         for (at, columns) in differing(&run.schema, &here, &there) {
             let row = numbers.get(at).and_then(|number| run.rows.get(*number));

@@ -36,7 +36,7 @@ pub(crate) fn conform(
                 let message = "the log holds a partition's value that its column can't take";
                 Error::new(ErrorKind::Table, message)
                     .with("column", field.name())
-                    .remedy("take a new snapshot of the table")
+                    .remedy("`lakeward snapshot` reads the table again")
             }),
         },
         Some(column) => cast(column, field.data_type()).ok_or_else(|| {
@@ -44,7 +44,7 @@ pub(crate) fn conform(
             Error::new(ErrorKind::Table, message)
                 .with("column", field.name())
                 .with("type", column.data_type())
-                .remedy("take a new snapshot of the table")
+                .remedy("`lakeward snapshot` reads the table again")
         }),
     });
     let columns = columns.collect::<Result<Vec<_>>>()?;

@@ -86,7 +86,7 @@ pub(crate) async fn read(lake: &Lake, table: &str, vector: &DeletionVector) -> R
         fault(table, "a deletion vector can't be understood")
             .with("vector", vector.unique_id())
             .with("fault", why)
-            .remedy("take a new snapshot of the table")
+            .remedy("`lakeward snapshot` reads the table again")
     };
     let size = usize::try_from(vector.size_in_bytes).map_err(|_| broken("a negative size"))?;
     let data = match path(lake, table, vector)? {
@@ -134,7 +134,7 @@ pub(crate) fn path(lake: &Lake, table: &str, vector: &DeletionVector) -> Result<
                 Some((prefix, id)) => Ok(Some(format!("{table}/{prefix}/{}", name(&id)))),
                 None => refuse(
                     "the name of a deletion vector's file can't be understood",
-                    "take a new snapshot of the table",
+                    "`lakeward snapshot` reads the table again",
                 ),
             }
         }

@@ -82,7 +82,7 @@ impl Table {
         let whole = concat_batches(&schema, &parts).map_err(arrow_fault)?;
         if whole.num_rows() != carried.places.len() {
             return Err(Error::table(run.schema.id.clone(), "a data file has lost rows")
-                .remedy("take a new snapshot of the table"));
+                .remedy("`lakeward snapshot` reads the table again"));
         }
         carried.columns = columns.into_iter().zip(whole.columns().iter().cloned()).collect();
         Ok(carried)

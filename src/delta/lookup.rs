@@ -262,7 +262,7 @@ pub(super) fn unusable(damaged: Damaged) -> Error {
 pub(super) fn duplicate(schema: &TableSchema, file: &str) -> Error {
     Error::table(schema.id.clone(), "the lake holds two rows with the same key")
         .with("file", file)
-        .remedy("another writer has added rows; take a new snapshot of the table")
+        .remedy("another writer has added rows; `lakeward snapshot` reads the table again")
 }
 
 /// The keys of a data file, some at a time.
@@ -339,7 +339,7 @@ impl FileKeys {
     fn fault(&self, message: &str) -> Error {
         Error::table(self.schema.id.clone(), message)
             .with("file", &self.path)
-            .remedy("take a new snapshot of the table")
+            .remedy("`lakeward snapshot` reads the table again")
     }
 }
 

@@ -233,7 +233,7 @@ fn read_fault(table: &str, path: &str, error: ParquetError) -> Error {
     };
     fault(table, "a data file can't be read")
         .with("file", path)
-        .remedy("take a new snapshot of the table")
+        .remedy("`lakeward snapshot` reads the table again")
         .caused_by(error)
 }
 

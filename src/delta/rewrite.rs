@@ -189,7 +189,7 @@ impl Table {
             let message = "lake and source differ: a row that was deleted or changed in the \
                            source is not in the lake";
             return Err(Error::table(run.schema.id.clone(), message)
-                .remedy("lakeward snapshot reads the table again"));
+                .remedy("`lakeward snapshot` reads the table again"));
         }
         Ok(rows)
     }

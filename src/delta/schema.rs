@@ -102,7 +102,7 @@ impl Layout {
                     "a column of the Delta table has another type than its rows come in",
                 )
                 .with("column", &column.name)
-                .remedy("take a new snapshot of the table"));
+                .remedy("`lakeward snapshot` reads the table again"));
             }
         }
         Ok(())

@@ -380,7 +380,7 @@ impl Table {
             false => {
                 Err(log::fault(&self.path, "a deletion vector deletes rows that a file lacks")
                     .with("file", &add.path)
-                    .remedy("take a new snapshot of the table"))
+                    .remedy("`lakeward snapshot` reads the table again"))
             }
         }
     }

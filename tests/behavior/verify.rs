@@ -12,7 +12,12 @@ use crate::support::reader::python;
 use crate::support::scene::{CURRENT, DELETION_VECTORS, Scene, Test, check, trials};
 use crate::support::{Context, Res, Server, Store};
 
-const TESTS: &[Test] = &[("planted", planted), ("busy", busy), ("not_comparable", not_comparable)];
+const TESTS: &[Test] = &[
+    ("planted", planted),
+    ("busy", busy),
+    ("not_comparable", not_comparable),
+    ("marked_rows_stay", marked),
+];
 
 pub fn jobs(select: &dyn Fn(&str) -> bool) -> Vec<Job> {
     trials("behavior::verify", TESTS, &[Server::Pg15, Server::Pg18], select)
@@ -189,6 +194,23 @@ fn busy(server: Server) -> Res<()> {
     daemon.stop(&scene.setup)?;
     scene.run_until_current()?;
     scene.all_equal(&["t", "v"])
+}
+
+/// P2: what a soft-delete table keeps of rows that the source has no more is no difference, and a
+/// repair doesn't take it away.
+fn marked(server: Server) -> Res<()> {
+    let sql = "create table s(id int primary key, v text); \
+               insert into s select g, 'v' from generate_series(1, 50) g";
+    let settings = [("s", "mode = \"soft-delete\"")];
+    let scene = Scene::with(server, Store::Local, "marked", sql, &settings)?;
+    scene.run_until_current()?;
+    scene.pg.exec("delete from s where id <= 20")?;
+    scene.run_until_current()?;
+    let (answer, found) = verify(&scene, &["public.s", "--repair"])?;
+    let equal = found["public.s"]["outcome"] == "equal" && found["public.s"]["rows"] == 30;
+    check(answer.code == Some(0) && equal, || format!("{found:#}"))?;
+    let rows = crate::support::reader::read(&scene.url("s"))?.map_or(0, |rows| rows.rows.len());
+    check(rows == 50, || format!("{rows} rows are left of 30 and 20 that are marked"))
 }
 
 /// A table that can't be compared says why.

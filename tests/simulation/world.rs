@@ -376,18 +376,15 @@ impl World {
         self.disk.set(StoreFaults::default());
         lock(&self.server).settings.faults = Faults::default();
         self.reveal();
-        let limit = Instant::now() + PATIENCE;
-        loop {
-            let last = self.start(true);
-            let before = self.superseded();
-            match timeout(limit - Instant::now(), last.end()).await {
-                Ok(exit) => exit?,
-                Err(_) => return Err("the last daemon never became current".to_owned()),
-            }
-            // An epoch file that was under way may still have beaten it.
-            if self.superseded() == before {
-                break;
-            }
+        let (last, before) = (self.start(true), self.superseded());
+        match timeout(PATIENCE, last.end()).await {
+            Ok(exit) => exit?,
+            Err(_) => return Err("the last daemon never became current".to_owned()),
+        }
+        if self.superseded() > before {
+            return Err(
+                "E9: a daemon took one that was killed before it for a living one".to_owned()
+            );
         }
         checks::moment(&self.disk.objects, &self.server).await?;
         checks::end(&self.disk.objects, &self.server).await?;
