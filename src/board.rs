@@ -12,7 +12,7 @@ use lakeward_connectors::schema::TableId;
 
 use crate::epoch::State;
 use crate::pipeline::now_ms;
-use crate::verify::Verified;
+use crate::verify::{Found, Verified};
 use crate::writer::{Committed, Size};
 
 mod history;
@@ -84,6 +84,23 @@ impl Board {
     pub fn one<T>(&self, name: &str, read: impl FnOnce(&SourceFacts) -> T) -> Option<T> {
         let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         sources.get(name).map(|meter| meter.read(read))
+    }
+
+    /// What the newest verification of each table of a source found.
+    pub fn verified(&self, name: &str) -> Found {
+        let found = |facts: &SourceFacts| {
+            let tables = facts.tables.iter();
+            tables.filter_map(|(id, table)| Some((id.clone(), table.verified.clone()?))).collect()
+        };
+        self.one(name, found).unwrap_or_default()
+    }
+
+    /// What an earlier process found of tables that were not verified since.
+    pub fn remember(&self, name: &str, found: &Found) {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(meter) = sources.get(name) {
+            meter.remember(found);
+        }
     }
 
     /// Whether every source is being followed, and those that are not.
@@ -207,6 +224,8 @@ pub struct SourceFacts {
     pub lag_bytes: Option<u64>,
     /// What waits to be written, in bytes.
     pub buffered: usize,
+    /// How often one of its tables was verified since the process started.
+    pub verifications: u64,
     /// Its tables.
     pub tables: BTreeMap<TableId, TableFacts>,
     /// The last minutes.
@@ -238,7 +257,7 @@ pub struct TableFacts {
     pub reading: Option<Reading>,
     /// Its rows by the source's own estimate.
     pub estimate: Option<u64>,
-    /// What the newest verification of it found.
+    /// What the newest verification of it found, in sum.
     pub verified: Option<Verified>,
     /// The last minutes.
     pub history: History,

@@ -18,7 +18,7 @@ use crate::control::{self, Orders};
 use crate::delta::{Cache, Lake};
 use crate::pipeline::{Ended, Order, Settings};
 use crate::serve::serve;
-use crate::verify::Request;
+use crate::verify::{Request, saved};
 use crate::writer::{Cadence, Merging};
 use crate::{alert, progress};
 
@@ -36,6 +36,9 @@ const IDLE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// The part of a source's memory that the indexes of its tables may take.
 const INDEX_SHARE: usize = 8;
+
+/// How long the end of the process waits until what verifications found is saved.
+const SAVING: Duration = Duration::from_secs(1);
 
 /// So many orders wait for a source.
 const ORDERS: usize = 64;
@@ -86,7 +89,13 @@ pub async fn keep(config: &Config, until: Until<'_>, stop: CancellationToken) ->
         }
     }
     let verify = if let Until::Current(verify) = until { verify } else { None };
-    daemon.run(verify, changes).await
+    let end = CancellationToken::new();
+    let saving = tokio::spawn(saved::keep(daemon.board.clone(), daemon.lake.clone(), end.clone()));
+    let outcome = daemon.run(verify, changes).await;
+    end.cancel();
+    // Nothing depends on it.
+    let _ = tokio::time::timeout(SAVING, saving).await;
+    outcome
 }
 
 /// The sources of a process.

@@ -49,7 +49,8 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
-    /// Say what every table holds, from the lake itself: works whether or not the daemon runs
+    /// Say what every table holds, and what its last verification found, from the lake itself: works
+    /// whether or not the daemon runs
     Status {
         #[command(flatten)]
         common: Common,

@@ -88,7 +88,7 @@ const TABLE_GAUGES: [Figure<TableFacts>; 9] = [
     (
         "verified_differences",
         "Rows in which the newest verification found lake and source to differ.",
-        |of| compared(of).map(|of| (of.missing + of.extra + of.changed) as i64),
+        |of| compared(of).map(|verified| verified.differing() as i64),
     ),
     (
         "verified_timestamp_seconds",

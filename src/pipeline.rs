@@ -39,7 +39,7 @@ use crate::epoch::{Member, Roster, State};
 use crate::planted::{self, Bug};
 use crate::snapshot::{Event, Snapshots};
 use crate::start::{Start, open_writer, plan_starts};
-use crate::verify::{Request, Verified};
+use crate::verify::{Found, Request};
 use crate::writer::{Merging, Plan, Report, Size, Writer};
 
 mod sight;
@@ -83,7 +83,7 @@ pub struct Ended {
     /// Tables that stopped, each with the reason.
     pub stopped: BTreeMap<TableId, String>,
     /// What verifications found.
-    pub verified: BTreeMap<TableId, Verified>,
+    pub verified: Found,
     /// What was done to each table that was kept to the end.
     pub tables: BTreeMap<TableId, Summary>,
 }

@@ -10,11 +10,15 @@
 //! and is there after the last. It is looked for in the source once more, by its key, before it
 //! counts (V2).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lakeward_connectors::TableId;
 use lakeward_connectors::batch::Batch;
 use lakeward_connectors::source::KeyText;
 use serde::{Deserialize, Serialize};
+
+pub mod saved;
 
 /// So many differences of a table are told one by one; the others are counted.
 pub const TOLD: usize = 100;
@@ -105,6 +109,24 @@ pub struct Told {
     pub columns: Vec<String>,
 }
 
+/// Why a table is not compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skip {
+    /// In words that hold neither keys nor values.
+    pub reason: String,
+    /// What is behind it, which may hold both.
+    pub cause: Option<String>,
+}
+
+impl From<&str> for Skip {
+    fn from(reason: &str) -> Self {
+        Self { reason: reason.to_owned(), cause: None }
+    }
+}
+
+/// What verifications found, by table.
+pub type Found = BTreeMap<TableId, Verified>;
+
 /// What a verification of one table found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verified {
@@ -113,6 +135,9 @@ pub struct Verified {
     /// Why the table could not be compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What is behind the reason: it may hold a key and a value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
     /// When it ended, milliseconds of Unix time.
     pub at_ms: i64,
     /// How long it took, in milliseconds.
@@ -125,6 +150,9 @@ pub struct Verified {
     pub missing: u64,
     /// Rows that only the lake had.
     pub extra: u64,
+    /// Whether the lake may have more rows of its own: no more than [`UNSEEN`] are looked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
     /// Rows with other values.
     pub changed: u64,
     /// Whether the differences were repaired.
@@ -136,8 +164,10 @@ pub struct Verified {
 
 impl Verified {
     /// A table that is not compared, and why.
-    pub fn skipped(at_ms: i64, reason: impl Into<String>) -> Self {
-        Self { reason: Some(reason.into()), ..Self::of(Outcome::Skipped, at_ms, Duration::ZERO) }
+    pub fn skipped(at_ms: i64, why: Skip) -> Self {
+        let Skip { reason, cause } = why;
+        let skipped = Self::of(Outcome::Skipped, at_ms, Duration::ZERO);
+        Self { reason: Some(reason), cause, ..skipped }
     }
 
     /// Nothing found yet.
@@ -145,16 +175,29 @@ impl Verified {
         Self {
             outcome,
             reason: None,
+            cause: None,
             at_ms,
             took_ms: took.as_millis() as u64,
             rows: 0,
             bytes: 0,
             missing: 0,
             extra: 0,
+            more: false,
             changed: 0,
             repaired: false,
             differences: Vec::new(),
         }
+    }
+
+    /// The same without what tells of single rows, their keys and values.
+    #[must_use]
+    pub fn in_sum(&self) -> Self {
+        Self { cause: None, differences: Vec::new(), ..self.clone() }
+    }
+
+    /// How many rows differ, as far as they are known.
+    pub fn differing(&self) -> u64 {
+        self.missing + self.extra + self.changed
     }
 
     /// Counts a difference, and tells it if it is among the first.

@@ -10,7 +10,7 @@ use lakeward_connectors::source::Listed;
 use super::{COMMITS, Lag, Problem, Reading, SourceFacts, Standing, TableCommit, TableFacts};
 use crate::epoch::State;
 use crate::pipeline::now_ms;
-use crate::verify::Verified;
+use crate::verify::{Found, Verified};
 use crate::writer::{Committed, Size};
 
 /// Puts up what one source does. Cheap to clone.
@@ -20,7 +20,7 @@ pub struct Meter {
 }
 
 /// What a pipeline sees of its source, about once a second.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Sight {
     /// Up to where the log has been read.
     pub read: String,
@@ -188,7 +188,19 @@ impl Meter {
     pub fn verified(&self, table: &TableId, verified: &Verified) {
         self.write(|facts| {
             if let Some(table) = facts.tables.get_mut(table) {
-                table.verified = Some(verified.clone());
+                table.verified = Some(verified.in_sum());
+                facts.verifications += 1;
+            }
+        });
+    }
+
+    /// What an earlier process found of tables that were not verified since.
+    pub(super) fn remember(&self, found: &Found) {
+        self.write(|facts| {
+            for (id, verified) in found {
+                if let Some(table) = facts.tables.get_mut(id) {
+                    table.verified.get_or_insert_with(|| verified.clone());
+                }
             }
         });
     }

@@ -428,7 +428,7 @@ function fillDetail(page, of) {
     ["Size", size(of.bytes), of.files == null ? "" : plural(of.files, "file", "files")],
     ["Write amplification", of.amplification == null ? NOTHING : `× ${rate(of.amplification)}`, `${size(of.new_bytes)} new, ${size(of.copied_bytes)} copied`],
     ["Last commit", ago(of.commit_ms, of.now_ms), of.version == null ? "" : `version ${count(of.version)}`],
-    ["Verified", of.verified && { equal: "equal", different: plural(of.verified.differences, "difference", "differences"), skipped: "not compared" }[of.verified.outcome], of.verified && `${ago(of.verified.at_ms, of.now_ms)}${of.verified.reason ? `: ${of.verified.reason}` : ""}`],
+    ["Verified", of.verified && { equal: "equal", different: `${plural(of.verified.differences, "difference", "differences")}${of.verified.more ? " or more" : ""}`, skipped: "not compared" }[of.verified.outcome], of.verified && `${ago(of.verified.at_ms, of.now_ms)}${of.verified.reason ? `: ${of.verified.reason}` : of.verified.repaired ? ", repaired" : ""}`],
     ["Staged", of.staged > 0 ? count(of.staged) : null, "durable, not merged yet"],
     ["In this state", age(of.now_ms - of.since_ms)],
   ]);

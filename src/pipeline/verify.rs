@@ -1,6 +1,6 @@
 //! Verifications of a source's tables, one after the other, beside the running stream.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::epoch::Progress;
 use crate::planted::{self, Bug};
 use crate::shape::Mode;
 use crate::snapshot::{Event, Snapshots};
-use crate::verify::{Findings, Kind, Outcome, Request, Task, Verified};
+use crate::verify::{Findings, Found, Kind, Outcome, Request, Skip, Task, UNSEEN, Verified};
 
 /// A table that changes its columns, or is compacted by somebody else, is begun again so often.
 const ATTEMPTS: u32 = 5;
@@ -34,7 +34,7 @@ pub(super) struct Verifications<S: Source> {
     queue: VecDeque<Wanted>,
     current: Option<Current>,
     /// The newest result of every table.
-    pub(super) results: BTreeMap<TableId, Verified>,
+    pub(super) results: Found,
     /// The next chunk is not read before (the rate limit).
     due: Instant,
     /// The bytes that `due` accounts for.
@@ -82,7 +82,7 @@ impl<S: Source> Verifications<S> {
             reading: Snapshots::comparing(1),
             queue: VecDeque::new(),
             current: None,
-            results: BTreeMap::new(),
+            results: Found::new(),
             due: Instant::now(),
             counted: 0,
             number: 0,
@@ -144,26 +144,26 @@ impl<S: Source> Pipeline<S> {
             match self.can_verify(&wanted.table) {
                 Ok(Some(schema)) => return self.compare(wanted, schema),
                 Ok(None) => return self.verifying.queue.push_front(wanted),
-                Err(reason) => self.verified(&wanted, Verified::skipped(now_ms(), reason)),
+                Err(why) => self.verified(&wanted, Verified::skipped(now_ms(), why)),
             }
         }
     }
 
     /// The table's schema; `None` while its rows are being read; or why it can't be compared.
-    fn can_verify(&self, table: &TableId) -> Result<Option<Arc<TableSchema>>, String> {
+    fn can_verify(&self, table: &TableId) -> Result<Option<Arc<TableSchema>>, Skip> {
         if let Some(reason) = self.refused.get(table) {
-            return Err(reason.clone());
+            return Err(reason.as_str().into());
         }
         let tracked = self.tables.get(table).ok_or("this source has no such table")?;
         if let Some(reason) = &tracked.stopped {
-            return Err(format!("it is stopped: {reason}"));
+            return Err(Skip { reason: "it is stopped".to_owned(), cause: Some(reason.clone()) });
         }
         if !matches!(tracked.schema.identity, Identity::Key(_)) {
-            return Err("it has no key by which rows could be compared".to_owned());
+            return Err("it has no key by which rows could be compared".into());
         }
         let merging = &self.settings.merging;
         if merging.shapes.get(table).unwrap_or(&merging.shape).mode == Mode::Append {
-            return Err("its mode is \"append\": each change is a row of its own".to_owned());
+            return Err("its mode is \"append\": each change is a row of its own".into());
         }
         let position = self.changes.position();
         let ahead = tracked.held.as_ref().is_some_and(|held| !position.covers(held));
@@ -218,13 +218,14 @@ impl<S: Source> Pipeline<S> {
             self.changes.seen_by(view, self.oldest_window());
         }
         if let Some((table, error)) = self.verifying.reading.take_up(event, &mut self.changes)? {
-            self.interrupt_verification(&table, &error.full());
+            let reason = "a row of it can't be read".to_owned();
+            self.interrupt_verification(&table, Skip { reason, cause: Some(error.full()) });
         }
         Ok(())
     }
 
     /// The table is not what it was when its verification began: it begins again, some time.
-    pub(super) fn interrupt_verification(&mut self, table: &TableId, reason: &str) {
+    pub(super) fn interrupt_verification(&mut self, table: &TableId, why: impl Into<Skip>) {
         let of = |current: &mut Current| current.wanted.table == *table;
         let Some(current) = self.verifying.current.take_if(of) else { return };
         self.verifying.reading.cancel(table);
@@ -234,7 +235,7 @@ impl<S: Source> Pipeline<S> {
         let wanted = Wanted { attempts: current.wanted.attempts + 1, ..current.wanted };
         match wanted.attempts < ATTEMPTS {
             true => self.verifying.queue.push_back(wanted),
-            false => self.verified(&wanted, Verified::skipped(now_ms(), reason)),
+            false => self.verified(&wanted, Verified::skipped(now_ms(), why.into())),
         }
     }
 
@@ -276,6 +277,7 @@ impl<S: Source> Pipeline<S> {
         if keys.is_empty() || shape.mode == Mode::SoftDelete {
             return self.all_read();
         }
+        current.result.more = keys.len() >= UNSEEN;
         current.phase = Phase::Keys;
         let position = self.changes.position().clone();
         self.verifying.reading.add_keys(&current.schema, &position, keys);

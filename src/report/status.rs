@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::delta::{Lake, Table, table_path};
 use crate::epoch::{EpochFile, Ledger, State};
 use crate::pipeline::now_ms;
+use crate::verify::{Verified, saved};
 use crate::with_position;
 
 mod grid;
@@ -43,6 +44,9 @@ struct TableStatus {
     files: usize,
     bytes: u64,
     version: i64,
+    /// What its newest verification found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified: Option<Verified>,
 }
 
 #[derive(Serialize)]
@@ -53,8 +57,8 @@ struct SourceStatus {
     tables: BTreeMap<String, TableStatus>,
 }
 
-/// A table's name and status.
-type Named = (String, TableStatus);
+/// A table and its status.
+type Named = (TableId, TableStatus);
 
 type Sources = BTreeMap<String, SourceStatus>;
 
@@ -69,8 +73,13 @@ async fn of_source<P: Position>(lake: &Lake, name: &str) -> Result<Option<Source
     }
     let looks = futures::stream::iter(looks).buffer_unordered(TABLES_AT_ONCE);
     let tables: Vec<_> = looks.try_collect().await?;
+    let mut found = saved::read(lake, name).await?;
+    let tables = tables.into_iter().flatten().map(|(id, status)| {
+        let verified = found.remove(&id);
+        (id.to_string(), TableStatus { verified, ..status })
+    });
+    let tables = tables.collect();
     let (epoch, to, written_ms) = (file.epoch, file.to.to_string(), file.written_ms);
-    let tables = tables.into_iter().flatten().collect();
     Ok(Some(SourceStatus { epoch, to, written_ms, tables }))
 }
 
@@ -96,8 +105,9 @@ async fn of_table<P: Position>(
         files: table.as_ref().map_or(0, Table::files),
         bytes: table.as_ref().map_or(0, Table::bytes),
         version: table.as_ref().and_then(Table::version).unwrap_or(-1),
+        verified: None,
     };
-    Ok(Some((id.to_string(), status)))
+    Ok(Some((id.clone(), status)))
 }
 
 async fn read(config: &Config, lake: &Lake) -> Result<Sources> {

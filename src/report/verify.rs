@@ -10,7 +10,7 @@ use super::print;
 use crate::config::Config;
 use crate::control::{self, Answer, Command};
 use crate::daemon::{self, Until};
-use crate::verify::{Kind, Outcome, Request, Told, Verified};
+use crate::verify::{Kind, Outcome, Request, Told, UNSEEN, Verified};
 
 /// Compares `source` with the lake: asks the running daemon to, or does it here.
 ///
@@ -97,8 +97,9 @@ fn text(table: &str, found: &Verified) -> String {
     let mut text = match found.outcome {
         Outcome::Equal => format!("{table:<40} equal      {cost}\n"),
         Outcome::Skipped => {
-            let why = found.reason.as_deref().unwrap_or_default();
-            format!("{table:<40} skipped    {why}\n")
+            let both = [&found.reason, &found.cause].into_iter().flatten();
+            let why: Vec<_> = both.map(String::as_str).collect();
+            format!("{table:<40} skipped    {}\n", why.join(": "))
         }
         Outcome::Different => {
             let Verified { missing, extra, changed, .. } = found;
@@ -109,6 +110,12 @@ fn text(table: &str, found: &Verified) -> String {
             )
         }
     };
+    if found.more {
+        text.push_str(&format!(
+            "    no more than {UNSEEN} rows that only the lake seems to have are looked for at a \
+             time, and there may be more: verify it again, once these are repaired\n"
+        ));
+    }
     for Told { kind, key, columns } in &found.differences {
         let key = key.join(", ");
         text.push_str(&match kind {

@@ -86,6 +86,9 @@ struct Compared {
     at_ms: i64,
     rows: u64,
     differences: u64,
+    /// Whether there may be more.
+    more: bool,
+    repaired: bool,
 }
 
 /// `/api/tables/{source}/{table}`.
@@ -208,7 +211,9 @@ fn table(id: &TableId, of: &TableFacts, now: i64) -> Table {
             reason: verified.reason.clone(),
             at_ms: verified.at_ms,
             rows: verified.rows,
-            differences: verified.missing + verified.extra + verified.changed,
+            differences: verified.differing(),
+            more: verified.more,
+            repaired: verified.repaired,
         }),
         spark: of.history.spark(),
     }

@@ -9,14 +9,15 @@ use serde_json::{Value, json};
 use crate::support::daemon::Answer;
 use crate::support::jobs::Job;
 use crate::support::reader::python;
-use crate::support::scene::{CURRENT, DELETION_VECTORS, Scene, Test, check, trials};
-use crate::support::{Context, Res, Server, Store};
+use crate::support::scene::{CURRENT, DELETION_VECTORS, Scene, Test, check, has, trials};
+use crate::support::{Context, Res, Server, Store, until};
 
 const TESTS: &[Test] = &[
     ("planted", planted),
     ("busy", busy),
     ("not_comparable", not_comparable),
     ("marked_rows_stay", marked),
+    ("more_than_are_looked_for", more),
 ];
 
 pub fn jobs(select: &dyn Fn(&str) -> bool) -> Vec<Job> {
@@ -120,11 +121,31 @@ fn verify(scene: &Scene, arguments: &[&str]) -> Res<(Answer, Value)> {
     Ok((answer, value))
 }
 
+/// What `status` says of a table's last verification.
+fn told(scene: &Scene, table: &str) -> Res<Value> {
+    let answer = scene.setup.command(&["status", "--json"])?;
+    let value: Value = serde_json::from_str(&answer.stdout).context(answer.all())?;
+    Ok(value[&scene.source]["tables"][table]["verified"].clone())
+}
+
+/// Waits until `status` says this of a table's last verification; the daemon takes a second to save it.
+fn wait_told(scene: &Scene, table: &str, outcome: &str, repaired: bool) -> Res<()> {
+    let mut last = Value::Null;
+    let said = until("status", Duration::from_secs(20), Duration::from_millis(200), || {
+        last = told(scene, table)?;
+        Ok((last["outcome"] == outcome && last["repaired"] == repaired).then_some(()))
+    });
+    said.map_err(|e| format!("{e}: {outcome}, repaired {repaired}, is not what it says: {last}"))
+}
+
 /// A hundred of a hundred, in both merge modes; repaired, there is none; with and without a daemon.
+/// What was found last is told by `status` all the while.
 fn planted(server: Server) -> Res<()> {
     let scene =
         Scene::with(server, Store::Local, "planted", &tables(), &[("v", DELETION_VECTORS)])?;
     scene.run_until_current()?;
+    check(told(&scene, "public.t")?.is_null(), || "told before it was verified".to_owned())?;
+    has(&scene.setup.command(&["status"])?.stdout, "never")?;
     let (answer, found) = verify(&scene, &[])?;
     for table in ["public.t", "public.v"] {
         let equal = found[table]["outcome"] == "equal" && found[table]["rows"] == ROWS;
@@ -136,18 +157,60 @@ fn planted(server: Server) -> Res<()> {
     check(answer.code == Some(1), || format!("exit code {:?}", answer.code))?;
     check(found["public.v"]["outcome"] == "equal", || format!("{found:#}"))?;
     plan.is_found(&found["public.t"])?;
+    let status = told(&scene, "public.t")?;
+    let counts = json!([status["rows"], status["missing"], status["extra"], status["changed"]]);
+    check(counts == json!([ROWS, 30, 30, 40]), || format!("{status:#}"))?;
+    check(status["differences"].is_null(), || format!("rows are named: {status:#}"))?;
+    has(&scene.setup.command(&["status"])?.stdout, "100 differ, ")?;
 
     let mut daemon = scene.setup.start()?;
     scene.setup.wait_settled(&mut daemon, CURRENT)?;
+    // What another process has found.
+    let known = format!(
+        "lakeward_verified_differences{{source=\"{}\",table=\"public.t\"}} 100",
+        scene.source
+    );
+    until("the metrics", Duration::from_secs(20), Duration::from_millis(200), || {
+        Ok(scene.setup.ask("/metrics")?.contains(&known).then_some(()))
+    })?;
     let (answer, found) = verify(&scene, &["public.t", "--repair"])?;
     check(answer.code == Some(1), || format!("exit code {:?}", answer.code))?;
     plan.is_found(&found["public.t"])?;
     check(found["public.t"]["repaired"] == true, || format!("{found:#}"))?;
+    wait_told(&scene, "public.t", "different", true)?;
     let (answer, found) = verify(&scene, &["public.t"])?;
     let equal = found["public.t"]["outcome"] == "equal";
     check(answer.code == Some(0) && equal, || format!("after the repair: {found:#}"))?;
     daemon.stop(&scene.setup)?;
+    wait_told(&scene, "public.t", "equal", false)?;
     scene.all_equal(&["t", "v"])
+}
+
+/// More rows that only the lake has than are looked for: it says so, and a repair and another look find
+/// the rest.
+fn more(server: Server) -> Res<()> {
+    let sql = "create table t(id int primary key); insert into t values (1), (2)";
+    let scene = Scene::new(server, Store::Local, "more", sql)?;
+    scene.run_until_current()?;
+    let plan = Planted {
+        missing: BTreeSet::from([2]),
+        extra: (10..10_060).collect(),
+        changed: BTreeMap::new(),
+    };
+    plan.plant(&scene.url("t"))?;
+    let (answer, found) = verify(&scene, &[])?;
+    let of = &found["public.t"];
+    let said = of["extra"] == 10_000 && of["more"] == true;
+    check(answer.code == Some(1) && said, || format!("{found:#}"))?;
+    has(&scene.setup.command(&["status"])?.stdout, "10,001 or more differ")?;
+    let answer = scene.setup.command(&["verify", &scene.source, "--repair"])?;
+    has(&answer.stdout, "there may be more")?;
+    let (_, found) = verify(&scene, &["--repair"])?;
+    let of = &found["public.t"];
+    check(of["extra"] == 50 && of["more"].is_null(), || format!("{found:#}"))?;
+    let (answer, found) = verify(&scene, &[])?;
+    check(answer.code == Some(0), || format!("{found:#}"))?;
+    scene.equal("t")
 }
 
 /// No false alarm while rows, keys and columns change.
@@ -228,6 +291,7 @@ fn not_comparable(server: Server) -> Res<()> {
         let skipped = found[table]["outcome"] == "skipped";
         check(skipped && reason.contains(why), || format!("{table}: {found:#}"))?;
     }
+    has(&scene.setup.command(&["status"])?.stdout, "not compared: it has no key")?;
     let (answer, _) = verify(&scene, &["public.k"])?;
     check(answer.code == Some(1), || "asked for one, it must not end well".to_owned())?;
     let answer = scene.setup.command(&["verify", &scene.source, "public.none", "--json"])?;

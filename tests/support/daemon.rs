@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -183,6 +185,20 @@ impl Setup {
             _ if answer.stderr.contains("nothing was compared") => Ok(()),
             _ => Err(format!("verify {source}: {}\n{}", answer.all(), self.tail())),
         }
+    }
+
+    /// What the running daemon answers on its port: head and body.
+    pub fn ask(&self, path: &str) -> Res<String> {
+        let log = self.log_text()?;
+        let at = log.rsplit("status page at http://").next().unwrap_or_default();
+        let at = at.split('/').next().unwrap_or_default();
+        let mut stream = TcpStream::connect(at).context(format!("the daemon's port {at:?}"))?;
+        stream.set_read_timeout(Some(Duration::from_secs(20))).context("the daemon's port")?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\n\r\n")
+            .context(path)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).context(path)?;
+        Ok(answer)
     }
 
     /// Another command of the binary, with its output; it has to end within a minute.

@@ -4,9 +4,14 @@ use console::{Style, measure_text_width};
 
 use super::{SourceStatus, Sources, TableStatus};
 use crate::epoch::State;
+use crate::verify::{Outcome, Verified};
 
-/// The heads of the columns; the first two are text, the others numbers.
-const HEADS: [&str; 6] = ["table", "state", "rows", "files", "size", "version"];
+/// The heads of the columns: the first two and the last are text, the others numbers.
+const HEADS: [&str; 7] = ["table", "state", "rows", "files", "size", "version", "verified"];
+
+/// A line's cells, and how wide each is.
+type Cells = [String; HEADS.len()];
+type Widths = [usize; HEADS.len()];
 
 /// Everything known of all sources, at `now` in milliseconds of Unix time. Colours are left out where
 /// the output is no terminal, and with NO_COLOR.
@@ -18,7 +23,7 @@ pub(super) fn text(sources: &Sources, now: i64) -> String {
     let rows = sources.values().flat_map(|source| source.tables.iter());
     let mut widths = HEADS.map(str::len);
     for (name, table) in rows {
-        for (width, cell) in widths.iter_mut().zip(cells(name, table)) {
+        for (width, cell) in widths.iter_mut().zip(cells(name, table, now)) {
             *width = measure_text_width(&cell).max(*width);
         }
     }
@@ -32,7 +37,7 @@ pub(super) fn text(sources: &Sources, now: i64) -> String {
     text
 }
 
-fn one(text: &mut String, name: &str, source: &SourceStatus, widths: &[usize; 6], now: i64) {
+fn one(text: &mut String, name: &str, source: &SourceStatus, widths: &Widths, now: i64) {
     let age = ago(now - source.written_ms);
     let (bold, dim) = (Style::new().bold(), Style::new().dim());
     let title = bold.apply_to(plain(name));
@@ -42,7 +47,7 @@ fn one(text: &mut String, name: &str, source: &SourceStatus, widths: &[usize; 6]
     let mut tables: Vec<_> = source.tables.iter().collect();
     tables.sort_by_key(|(name, table)| (urgency(table), *name));
     for (name, table) in tables {
-        text.push_str(&format!("  {}\n", line(&cells(name, table), widths, Some(table))));
+        text.push_str(&format!("  {}\n", line(&cells(name, table, now), widths, Some(table))));
         if table.staged_changes > 0 {
             let seen = table.visible.as_deref().unwrap_or("part of its rows");
             let staged = number(table.staged_changes);
@@ -51,16 +56,24 @@ fn one(text: &mut String, name: &str, source: &SourceStatus, widths: &[usize; 6]
         if let Some(reason) = &table.reason {
             text.push_str(&format!("      {}\n", plain(reason)));
         }
+        if let Some(found) = table.verified.as_ref().and_then(found) {
+            text.push_str(&format!("      {found}\n"));
+        }
     }
 }
 
 /// Tables that somebody should look at come first.
 fn urgency(table: &TableStatus) -> u8 {
+    let differs = table
+        .verified
+        .as_ref()
+        .is_some_and(|found| found.outcome == Outcome::Different && !found.repaired);
     match table.state {
         State::Stopped => 0,
         State::Gap => 1,
-        State::Snapshot => 2,
-        State::Live => 3,
+        _ if differs => 2,
+        State::Snapshot => 3,
+        State::Live => 4,
     }
 }
 
@@ -82,7 +95,7 @@ fn colour(table: &TableStatus) -> Style {
     }
 }
 
-fn cells(name: &str, table: &TableStatus) -> [String; 6] {
+fn cells(name: &str, table: &TableStatus, now: i64) -> Cells {
     [
         plain(name),
         word(table).to_owned(),
@@ -90,11 +103,43 @@ fn cells(name: &str, table: &TableStatus) -> [String; 6] {
         number(table.files as u64),
         size(table.bytes),
         if table.version < 0 { "–".to_owned() } else { table.version.to_string() },
+        table.verified.as_ref().map_or_else(|| "never".to_owned(), |found| verified(found, now)),
     ]
 }
 
+/// How the newest verification ended, and when.
+fn verified(found: &Verified, now: i64) -> String {
+    let ago = ago(now - found.at_ms);
+    match found.outcome {
+        Outcome::Equal => format!("equal, {ago}"),
+        Outcome::Skipped => format!("not compared, {ago}"),
+        Outcome::Different => {
+            let more = if found.more { " or more" } else { "" };
+            let repaired = if found.repaired { ", repaired" } else { "" };
+            format!("{}{more} differ{repaired}, {ago}", number(found.differing()))
+        }
+    }
+}
+
+/// What else is to be said of it.
+fn found(found: &Verified) -> Option<String> {
+    match found.outcome {
+        Outcome::Equal => None,
+        Outcome::Skipped => {
+            found.reason.as_ref().map(|why| format!("not compared: {}", plain(why)))
+        }
+        Outcome::Different => Some(format!(
+            "of {} rows {} were missing, {} only in the lake, {} had other values",
+            number(found.rows),
+            number(found.missing),
+            number(found.extra),
+            number(found.changed)
+        )),
+    }
+}
+
 /// The cells side by side: text to the left, numbers to the right.
-fn line(cells: &[String; 6], widths: &[usize; 6], table: Option<&TableStatus>) -> String {
+fn line(cells: &Cells, widths: &Widths, table: Option<&TableStatus>) -> String {
     let mut line = String::new();
     for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
         let blank = " ".repeat(width.saturating_sub(measure_text_width(cell)));
@@ -102,7 +147,8 @@ fn line(cells: &[String; 6], widths: &[usize; 6], table: Option<&TableStatus>) -
             Some(table) => colour(table).apply_to(cell).to_string(),
             None => cell.clone(),
         };
-        let cell = if column < 2 { cell + &blank } else { blank + &cell };
+        let is_text = column < 2 || column + 1 == HEADS.len();
+        let cell = if is_text { cell + &blank } else { blank + &cell };
         line.push_str(&cell);
         line.push_str("  ");
     }
@@ -159,6 +205,7 @@ fn ago(millis: i64) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
     use super::*;
 
@@ -174,13 +221,20 @@ mod tests {
             files: 2,
             bytes: 1_234_567,
             version: 7,
+            verified: None,
         }
     }
 
     #[test]
     fn columns_stand_below_one_another_and_the_stopped_table_comes_first() {
+        let of = |outcome, at_ms| Verified::of(outcome, at_ms, Duration::ZERO);
+        let verified =
+            |found| TableStatus { verified: Some(found), ..table(State::Live, 1_234_567, None) };
+        let differs = Verified { extra: 10_000, more: true, rows: 7, ..of(Outcome::Different, 0) };
         let tables = BTreeMap::from([
-            ("public.a".to_owned(), table(State::Live, 1_234_567, None)),
+            ("public.a".to_owned(), verified(of(Outcome::Equal, 1_500))),
+            ("public.b".to_owned(), verified(Verified::skipped(4_500, "no key".into()))),
+            ("public.c".to_owned(), verified(differs)),
             ("public.zebras\u{1b}[2J".to_owned(), table(State::Stopped, 0, Some("no\nkey"))),
         ]);
         let source =
@@ -188,10 +242,14 @@ mod tests {
         let text = text(&Sources::from([("shop".to_owned(), source)]), 4_500);
         let expected = "\
 shop  epoch 3, 3 s ago, at 0/16B3748
-  TABLE                   STATE         ROWS  FILES    SIZE  VERSION
-  public.zebras\\u{1b}[2J  stopped          0      2  1.2 MB        7
+  TABLE                   STATE         ROWS  FILES    SIZE  VERSION  VERIFIED
+  public.zebras\\u{1b}[2J  stopped          0      2  1.2 MB        7  never
       no\\nkey
-  public.a                live     1,234,567      2  1.2 MB        7
+  public.c                live     1,234,567      2  1.2 MB        7  10,000 or more differ, 4 s ago
+      of 7 rows 0 were missing, 10,000 only in the lake, 0 had other values
+  public.a                live     1,234,567      2  1.2 MB        7  equal, 3 s ago
+  public.b                live     1,234,567      2  1.2 MB        7  not compared, 0 s ago
+      not compared: no key
 ";
         assert_eq!(console::strip_ansi_codes(&text), expected);
     }
