@@ -52,6 +52,13 @@ pub trait Position:
         let _ = earlier;
         None
     }
+
+    /// How many seconds lie between `earlier` and this position, where positions tell: for people
+    /// only.
+    fn seconds_since(&self, earlier: &Self) -> Option<u64> {
+        let _ = earlier;
+        None
+    }
 }
 
 /// What one read view of the source sees (S2): decided by a transaction's identity, never by
@@ -177,6 +184,12 @@ pub struct Established<P> {
     /// Whether it is the log that was [expected](Source::expect), though its identity is another one
     /// now: another server goes on with it. What both have in common ends at `newest`.
     pub continues: bool,
+    /// How many bytes of its log the server keeps because this source has not acknowledged them,
+    /// where it keeps any for that: for people only, as is the next.
+    pub retained: Option<u64>,
+    /// Where the log begins, where the server cuts it off whether or not it has been read, and says
+    /// so at little cost.
+    pub begins: Option<P>,
 }
 
 /// A source's log being read.

@@ -222,6 +222,11 @@ pub struct SourceFacts {
     pub lag: Option<Lag>,
     /// What the log holds that is not durable in the lake, in bytes, where the source can say.
     pub lag_bytes: Option<u64>,
+    /// What the server keeps of its log because of this source, in bytes, where it keeps any for that.
+    pub log_retained: Option<u64>,
+    /// By how many seconds what is durable is younger than the beginning of the log, where the server
+    /// cuts it off whether or not it has been read, and says where.
+    pub log_window_s: Option<u64>,
     /// What waits to be written, in bytes.
     pub buffered: usize,
     /// How often one of its tables was verified since the process started.

@@ -43,7 +43,7 @@ const COUNTERS: [Figure<SourceFacts>; 4] = [
     ("restarts", "Times a source started over after an error.", |of| Some(of.restarts as i64)),
 ];
 
-const GAUGES: [Figure<SourceFacts>; 5] = [
+const GAUGES: [Figure<SourceFacts>; 7] = [
     ("source_up", "1 while a source is being followed.", |of| {
         let up = i64::from(of.standing == Standing::Following);
         (of.standing != Standing::Removed).then_some(up)
@@ -57,6 +57,16 @@ const GAUGES: [Figure<SourceFacts>; 5] = [
         "lag_bytes",
         "Bytes of the source's log that are not durable in the lake, where the source can say.",
         |of| of.lag_bytes.map(|bytes| bytes as i64),
+    ),
+    (
+        "log_retained_bytes",
+        "Bytes of its log that the source's server keeps until Lakeward has acknowledged them.",
+        |of| of.log_retained.map(|bytes| bytes as i64),
+    ),
+    (
+        "log_window_seconds",
+        "How much older the beginning of the source's log is than what is durable in the lake.",
+        |of| of.log_window_s.map(|seconds| seconds as i64),
     ),
     ("buffered_bytes", "What waits to be written.", |of| Some(of.buffered as i64)),
     ("stopped_tables", "Tables that can't go on.", |of| {

@@ -251,6 +251,7 @@ impl<S: Source> Pipeline<S> {
         // After the publication was brought up to date.
         let (catalog, look) = look(&mut source).await?;
         let now = Instant::now();
+        let newest = sight::Newest::new(catalog.high.clone(), &established);
         let mut pipeline = Self {
             snapshots: Snapshots::new(settings.snapshot_connections),
             changes: Changes::new(resume.clone(), settings.merging.traced()),
@@ -266,7 +267,7 @@ impl<S: Source> Pipeline<S> {
             identity: established.identity,
             durable: resume,
             target: look.high.clone(),
-            newest: sight::Newest::new(catalog.high.clone()),
+            newest,
             dirty: true,
             applied: false,
             last_flush: now,

@@ -8,6 +8,7 @@
 //! whole ones, [`names`] names columns.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::TableFilter;
@@ -42,6 +43,10 @@ use position::{Position, Time, Visible};
 use pump::{Documents, Opening};
 use shape::{Limits, Shapes};
 
+/// How often it is looked at where the oplog begins; where that is refused, it is asked again later.
+const LOOK: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_secs(600);
+
 /// What the configuration says about a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -64,8 +69,10 @@ pub struct Mongodb {
     server: Option<Server>,
     /// Whether the lake knows this source.
     known: bool,
-    /// What the log held when it was looked at, once: nothing is asked of that later.
+    /// What the log held when it was looked at first: nothing is asked of that later.
     oldest: Option<Position>,
+    /// Where the log began at the last look, and when the next one is due.
+    begins: Option<(Option<Position>, Instant)>,
     /// Whether any collection keeps post-images.
     post_images: bool,
 }
@@ -88,6 +95,7 @@ impl Mongodb {
             server: None,
             known: false,
             oldest: None,
+            begins: None,
             post_images: false,
             options,
         })
@@ -102,6 +110,19 @@ impl Mongodb {
                 Ok(self.server.insert(server).clone())
             }
         }
+    }
+
+    /// Where the oplog begins, as of the last look; `None` where the user may not see it.
+    async fn begins(&mut self, server: &Server) -> Option<Position> {
+        if let Some((begins, due)) = &self.begins
+            && Instant::now() < *due
+        {
+            return begins.clone();
+        }
+        let found = check::oplog(server, 1).await.ok().map(Position::at);
+        let next = if found.is_some() { LOOK } else { LOOK_AGAIN };
+        self.begins = Some((found.clone(), Instant::now() + next));
+        found
     }
 
     fn opening(&self, post_images: bool) -> Opening {
@@ -133,14 +154,16 @@ impl crate::source::Source for Mongodb {
     /// may not show more than that nothing is known to be lost.
     async fn establish(&mut self, _: &[Arc<TableSchema>]) -> Result<Established<Position>> {
         let server = self.server().await?;
+        let begins = self.begins(&server).await;
         let oldest = match (self.oldest.take(), self.known) {
             (Some(oldest), _) => oldest,
-            (None, true) => Position::at(check::oplog(&server, 1).await.unwrap_or_default()),
+            (None, true) => begins.clone().unwrap_or_default(),
             (None, false) => Position::at(server.majority().await?),
         };
         self.oldest = Some(oldest.clone());
         // What a majority has is never lost, and a member that knows less than it has is no gap.
-        Ok(Established { oldest, newest: None, identity: server.set, continues: false })
+        let (newest, identity, retained) = (None, server.set, None);
+        Ok(Established { oldest, newest, identity, continues: false, retained, begins })
     }
 
     async fn stream(

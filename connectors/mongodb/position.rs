@@ -136,6 +136,10 @@ impl source::Position for Position {
             std::cmp::Ordering::Equal => self.meet(other),
         }
     }
+
+    fn seconds_since(&self, earlier: &Self) -> Option<u64> {
+        Some(self.time.seconds.saturating_sub(earlier.time.seconds).into())
+    }
 }
 
 /// What a read sees: at least everything that was committed by a majority at this time.
@@ -192,6 +196,8 @@ mod tests {
         let bare = position("5.1", None);
         assert_eq!((bare.meet(&early), early.meet(&bare)), (early.clone(), early.clone()));
         assert_eq!((bare.join(&early), early.join(&bare)), (early.clone(), early));
+        let between = |a: &str, b: &str| position(a, None).seconds_since(&position(b, None));
+        assert_eq!((between("9.1", "5.7"), between("5.7", "9.1")), (Some(4), Some(0)));
     }
 
     #[test]

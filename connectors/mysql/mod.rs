@@ -232,7 +232,10 @@ impl crate::source::Source for MySql {
             true => purged(control).await?,
             false => now.clone(),
         };
-        Ok(Established { oldest, newest: Some(now), identity, continues: false })
+        // The log is kept for as long as it is set to, whoever reads.
+        let (retained, begins) = (None, None);
+        let newest = Some(now);
+        Ok(Established { oldest, newest, identity, continues: false, retained, begins })
     }
 
     async fn stream(

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::filter::TableFilter;
 use crate::schema::{TableId, TableSchema};
 use crate::secret::Secret;
-use crate::source::{Catalog, Established, Finding, Listed};
+use crate::source::{Catalog, Established, Finding, Listed, Position};
 
 mod binary;
 pub mod catalog;
@@ -298,9 +298,10 @@ impl crate::source::Source for Postgres {
             }
             _ => end,
         };
-        let oldest = self.slot().await?.confirmed;
-        let identity = format!("{log}@{now}");
-        Ok(Established { oldest, newest: Some(newest), identity, continues })
+        let Slot { confirmed: oldest, restart, .. } = self.slot().await?;
+        let retained = restart.and_then(|restart| end.bytes_since(&restart));
+        let (newest, identity, begins) = (Some(newest), format!("{log}@{now}"), None);
+        Ok(Established { oldest, newest, identity, continues, retained, begins })
     }
 
     async fn stream(&mut self, from: &Lsn, tables: &[Arc<TableSchema>]) -> Result<stream::Stream> {

@@ -82,7 +82,8 @@ impl Source for Scripted {
         let newest = Some(lock(&self.server).end());
         // What was made stays made, though the answer may be lost.
         connection.wait().await?;
-        Ok(Established { oldest, newest, identity, continues: false })
+        let (retained, begins) = (None, None);
+        Ok(Established { oldest, newest, identity, continues: false, retained, begins })
     }
 
     async fn stream(

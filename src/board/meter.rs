@@ -32,6 +32,10 @@ pub struct Sight {
     pub lag_ms: i64,
     /// The same in bytes of the log, where the source can say.
     pub lag_bytes: Option<u64>,
+    /// What the server keeps of its log because of this source, in bytes.
+    pub log_retained: Option<u64>,
+    /// By how many seconds what is durable is younger than the beginning of the log.
+    pub log_window_s: Option<u64>,
 }
 
 /// What a pipeline sees of a table.
@@ -113,6 +117,7 @@ impl Meter {
             facts.stand(Standing::Removed, now);
             facts.tables.clear();
             (facts.lag, facts.lag_bytes, facts.buffered) = (None, None, 0);
+            (facts.log_retained, facts.log_window_s) = (None, None);
             let remedy = Some(remedy);
             facts.problem = Some(Problem { what, remedy, at_ms: now, retry_ms: None });
         });
@@ -154,6 +159,7 @@ impl Meter {
             facts.read = sight.read;
             facts.lag = Some(Lag { ms: sight.lag_ms, seen_ms: now });
             facts.lag_bytes = sight.lag_bytes;
+            (facts.log_retained, facts.log_window_s) = (sight.log_retained, sight.log_window_s);
             let mut before = std::mem::take(&mut facts.tables);
             for seen in tables {
                 let mut table = before.remove(seen.id).unwrap_or_default();

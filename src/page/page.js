@@ -264,6 +264,8 @@ function fillSection(section, source, tables, now) {
   state(section.standing, source.state, "pill");
   facts(section.list, [
     ["Lag", span(source.lag_ms), source.lag_bytes == null ? "" : `${size(source.lag_bytes)} of log`],
+    ["Log kept", source.log_retained_bytes == null ? null : size(source.log_retained_bytes), "by the server, for Lakeward"],
+    ["Log reaches back", source.log_window_s == null ? null : span(source.log_window_s * 1000), "before what is durable"],
     ["Changes/s", rate(source.changes_per_s)],
     ["Rows/s", source.rows_per_s > 0 ? rate(source.rows_per_s) : null],
     ["Epoch", source.epoch > 0 ? count(source.epoch) : NOTHING, source.flushed_ms == null ? "" : `${ago(source.flushed_ms, now)}, took ${short(source.flush_took_ms)}`],

@@ -1,7 +1,7 @@
 //! What a pipeline tells the board: about once a second, and nothing that costs it anything.
 
 use lakeward_connectors::schema::TableId;
-use lakeward_connectors::source::{Position, Source, Stream};
+use lakeward_connectors::source::{Established, Position, Source, Stream};
 use tokio::time::{Duration, Instant};
 
 use super::{Pipeline, Tracked, now_ms};
@@ -12,7 +12,7 @@ use crate::epoch::State;
 /// a moment to arrive.
 const ARRIVES: Duration = Duration::from_secs(3);
 
-/// Where the log ended when the catalog was looked at.
+/// Where the log ended when the catalog was looked at, and how it is kept.
 #[derive(Debug)]
 pub(super) struct Newest<P> {
     /// At the last look.
@@ -23,13 +23,23 @@ pub(super) struct Newest<P> {
     looked_ms: i64,
     /// Everything that was committed up to then has been read, milliseconds of Unix time.
     complete_ms: i64,
+    /// What the server keeps because of us, and where its log begins, as far as it says.
+    retained: Option<u64>,
+    begins: Option<P>,
 }
 
 impl<P: Position> Newest<P> {
-    /// A look now has seen the log end there.
-    pub(super) fn new(end: P) -> Self {
+    /// A look now has seen the log end there, and how it is kept.
+    pub(super) fn new(end: P, established: &Established<P>) -> Self {
         let (looked, looked_ms) = (Instant::now(), now_ms());
-        Self { awaited: end.clone(), end, looked, looked_ms, complete_ms: 0 }
+        let (retained, begins) = (established.retained, established.begins.clone());
+        Self { awaited: end.clone(), end, looked, looked_ms, complete_ms: 0, retained, begins }
+    }
+
+    /// Another look at how the log is kept.
+    pub(super) fn kept(&mut self, established: &Established<P>) {
+        self.retained = established.retained;
+        self.begins.clone_from(&established.begins);
     }
 
     /// Another look. One before that has not been reached yet still has to be.
@@ -59,6 +69,11 @@ impl<P: Position> Newest<P> {
     fn left(&self, read: &P, durable: &P) -> Option<u64> {
         let end = if read.covers(&self.end) { read } else { &self.end };
         end.bytes_since(durable)
+    }
+
+    /// By how many seconds what is durable is younger than the beginning of the log.
+    fn window(&self, durable: &P) -> Option<u64> {
+        durable.seconds_since(self.begins.as_ref()?)
     }
 }
 
@@ -106,6 +121,8 @@ impl<S: Source> Pipeline<S> {
             buffered: self.changes.size() + self.in_writer,
             lag_ms: behind,
             lag_bytes: self.newest.left(&read, &self.durable),
+            log_retained: self.newest.retained,
+            log_window_s: self.newest.window(&self.durable),
         };
         self.meter.saw(sight, tables.into_iter());
     }

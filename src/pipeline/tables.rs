@@ -300,6 +300,7 @@ impl<S: Source> Pipeline<S> {
         }
         let schemas: Vec<_> = catalog.tables.iter().map(|listed| listed.schema.clone()).collect();
         let established = self.source.establish(&schemas).await?;
+        self.newest.kept(&established);
         if established.identity != self.identity {
             return Err(Error::gap("the publication or slot was replaced")
                 .with("was", &self.identity)

@@ -35,7 +35,15 @@ async fn start() -> (SocketAddr, JoinSet<()>) {
     let reading = Some(Reading { rows: 40, ranges: true, keys: 2, anew: false });
     seen.push(TableSight { state: State::Snapshot, reading, lag_ms: None, ..sight(&fresh) });
     let read = "0/16B3748".to_owned();
-    let whole = Sight { read, changes: 84, buffered: 9, lag_ms: 250, lag_bytes: Some(77) };
+    let whole = Sight {
+        read,
+        changes: 84,
+        buffered: 9,
+        lag_ms: 250,
+        lag_bytes: Some(77),
+        log_retained: Some(88),
+        log_window_s: Some(99),
+    };
     meter.saw(whole, seen.into_iter());
     let size = Size { rows: 5, files: 2, bytes: 900, copied: 300, brought: 100, ..Size::default() };
     let did = Committed { version: 4, came: 3, went: 1, took: Duration::from_millis(15) };
@@ -89,6 +97,7 @@ async fn the_status_says_what_stands_on_the_board() {
     assert_eq!((&shop["name"], &shop["kind"]), (&"shop".into(), &"postgres".into()));
     assert_eq!((&shop["state"], &shop["epoch"]), (&"following".into(), &9.into()));
     assert_eq!((&shop["lag_ms"], &shop["lag_bytes"]), (&250.into(), &77.into()));
+    assert_eq!((&shop["log_retained_bytes"], &shop["log_window_s"]), (&88.into(), &99.into()));
     assert_eq!((&shop["read"], &shop["durable"]), (&"0/16B3748".into(), &"0/16B3000".into()));
     let tables = shop["tables"].as_array().unwrap();
     let of = |name: &str| tables.iter().find(|table| table["name"] == name).unwrap();
@@ -216,6 +225,8 @@ async fn metrics_and_health_say_the_same() {
     for line in [
         "lakeward_source_up{source=\"shop\"} 1",
         "lakeward_lag_bytes{source=\"shop\"} 77",
+        "lakeward_log_retained_bytes{source=\"shop\"} 88",
+        "lakeward_log_window_seconds{source=\"shop\"} 99",
         "lakeward_stopped_tables{source=\"shop\"} 1",
         "lakeward_changes_total{source=\"shop\"} 84",
         "lakeward_rows{source=\"shop\",table=\"public.orders\"} 5",

@@ -270,6 +270,20 @@ fn a_log_that_is_gone_is_said_of_every_table() {
 }
 
 #[test]
+fn the_beginning_of_the_log_is_told() {
+    on_server("begins", |bed| async move {
+        bed.collection("c").insert_one(doc! { "_id": 0 }).await.unwrap();
+        let mut made = bed.made().await;
+        let (oldest, begins) = (made.established.oldest, made.established.begins.unwrap());
+        assert!(oldest.covers(&begins), "{begins}, and reading begins at {oldest}");
+        assert!(oldest.seconds_since(&begins).is_some());
+        // Looked at again now and then only.
+        let again = made.source.establish(&made.tables).await.unwrap();
+        assert_eq!(again.begins, Some(begins));
+    });
+}
+
+#[test]
 fn only_what_the_patterns_want_is_streamed() {
     on_server("match", |bed| async move {
         for name in ["orders", "audit_1", "item1"] {

@@ -48,6 +48,24 @@ fn a_role_without_rights_is_told_the_statements() {
 }
 
 #[test]
+fn what_the_server_keeps_of_its_log_is_told() {
+    on_servers("kept", |bed| async move {
+        let mut made = bed.made("create table t (id int primary key, v text)").await;
+        let before = made.established.retained.unwrap();
+        let sql =
+            "insert into t select g, repeat(md5(g::text), 30) from generate_series(1, 5000) g";
+        made.admin.batch_execute(sql).await.unwrap();
+        let retained = made.source.establish(&made.tables).await.unwrap().retained.unwrap();
+        assert!(retained > before + (4 << 20), "{before}, then {retained}");
+        let sql = "select pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::int8 \
+                   from pg_replication_slots where slot_name = $1";
+        let said: i64 = made.admin.query_one(sql, &[&bed.name]).await.unwrap().get(0);
+        // Others write to the server, too.
+        assert!((retained as i64) <= said, "{retained}, and the server says {said}");
+    });
+}
+
+#[test]
 fn a_publication_follows_what_is_wanted() {
     on_servers("pub", |bed| async move {
         let mut made = bed
