@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Sender;
 
 use crate::batch::Batch;
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 use crate::schema::{TableId, TableSchema};
 
 /// A place in a source's log. `Display` is what people see; serde is what the epoch file holds.
@@ -282,7 +282,7 @@ pub trait Sink<P: Position> {
 
     /// `table` can't go on from here; changes of it that are already in the sink for the open
     /// transaction are dropped. The reason names column, key, value and remedy.
-    fn stop(&mut self, table: &TableId, reason: String);
+    fn stop(&mut self, table: &TableId, reason: Reason);
 }
 
 /// A key as text that the source reads back: one text per key column.

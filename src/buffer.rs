@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use lakeward_connectors::batch::{Batch, Builder, Committed, Trace};
+use lakeward_connectors::error::Reason;
 use lakeward_connectors::schema::{TableId, TableSchema};
 use lakeward_connectors::source::{Position, View};
 
@@ -80,7 +81,7 @@ pub struct Changes<P: Position> {
     /// Transactions that some view may not see, or that an open window may ask for, in order (S4).
     delivered: Vec<Delivered<P::Transaction>>,
     /// Tables that stopped while decoding, with the reason; taken by the pipeline.
-    pub stopped: Vec<(TableId, String)>,
+    pub stopped: Vec<(TableId, Reason)>,
     /// The source's time of the last commit, microseconds of Unix time.
     pub committed_micros: i64,
     /// Changes decoded since the start.

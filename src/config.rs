@@ -228,6 +228,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_masked_is_not_kept_in_whole_documents() {
+        let of = |document: &str, columns: &str| {
+            format!(
+                "[source.shop.mongodb]\nurl = \"mongodb://h\"\ntables = [\"d.*\"]\n{document}\n\
+                 [source.shop.table.\"d.c\"]\ncolumns = {columns}\n"
+            )
+        };
+        let found = faults(&of("", "[\"!ssn\"]"));
+        assert!(found[0].1.contains("add \"!_doc\" to its columns"), "{found:?}");
+        assert!(!faults(&of("", "[\"*\"]\nmask = { ssn = \"drop\" }")).is_empty());
+        for (document, columns) in [
+            ("document = false", "[\"!ssn\"]"),
+            ("", "[\"!ssn\", \"!_doc\"]"),
+            ("", "[\"_id\", \"name\"]\nmask = { name = \"drop\" }"),
+            ("", "[\"*\"]"),
+            ("", "[\"_id\", \"_doc\"]"),
+        ] {
+            assert_eq!(faults(&of(document, columns)), [], "{document} {columns}");
+        }
+    }
+
+    #[test]
     fn a_syntax_error_names_its_line() {
         assert_eq!(faults("[lake]\nurl = \"x\n").first().map(|f| f.0), Some(2));
     }

@@ -340,7 +340,8 @@ impl<S: Source> Pipeline<S> {
             }
         }
         for (table, reason) in std::mem::take(&mut self.changes.stopped) {
-            self.stop_table(&table, reason);
+            let reason = reason.hide(|column| self.hides(&table, column));
+            self.stop_table(&table, reason.to_string());
         }
         Ok(())
     }
@@ -365,6 +366,7 @@ impl<S: Source> Pipeline<S> {
         let Some((table, error)) = self.snapshots.take_up(event, &mut self.changes)? else {
             return Ok(());
         };
+        let error = error.hide(|column| self.hides(&table, column));
         // Either the table changed under the chunk, and the catalog says how, or a value doesn't fit.
         let (catalog, look) = look(&mut self.source).await?;
         let listed = catalog.tables.iter().find(|listed| listed.schema.id == table);

@@ -133,6 +133,16 @@ impl Shape {
         self.changes != Changes::IgnoreNew && self.is_whole()
     }
 
+    /// Whether values of the source's `column` are masked or left out.
+    pub fn hides(&self, column: &str) -> bool {
+        self.masks.contains_key(column) || !self.columns.wants(column)
+    }
+
+    /// Whether any column is masked, or left out by its name.
+    pub fn hides_by_name(&self) -> bool {
+        !self.masks.is_empty() || self.columns.excludes()
+    }
+
     fn is_whole(&self) -> bool {
         self.mode == Mode::Mirror
             && self.columns.is_empty()

@@ -200,7 +200,7 @@ impl<P: Position> Writer<P> {
 
     fn put(&mut self, id: TableId, table: Table) {
         let interval = self.merging.intervals.get(&id).copied();
-        let shape = self.merging.shapes.get(&id).unwrap_or(&self.merging.shape).clone();
+        let shape = self.merging.shape_of(&id).clone();
         self.tables.insert(id, Slot::new(table, interval, shape));
     }
 

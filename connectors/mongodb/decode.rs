@@ -333,7 +333,7 @@ impl Decoder {
                 Ok(self.unresolvable(Unresolved::Shape(schema.id.clone(), sample)))
             }
             Err(Misfit::Stop(reason)) => {
-                sink.stop(&schema.id, reason);
+                sink.stop(&schema.id, reason.into());
                 self.remove_table(&schema.id);
                 Ok(Decoded::Done)
             }
@@ -350,6 +350,7 @@ mod tests {
     use super::super::shape::Shape;
     use super::*;
     use crate::batch::Builder;
+    use crate::error::Reason;
 
     const LIMITS: Limits = Limits { columns: 10, document: true };
 
@@ -381,7 +382,7 @@ mod tests {
             self.calls.push(format!("progress {position}"));
         }
 
-        fn stop(&mut self, table: &TableId, reason: String) {
+        fn stop(&mut self, table: &TableId, reason: Reason) {
             self.calls.push(format!("stop {table}: {reason}"));
         }
     }

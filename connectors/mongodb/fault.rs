@@ -16,7 +16,7 @@ pub fn fault(doing: &str, error: DriverError) -> Error {
         ErrorKind::Gap => format!("MongoDB no longer has the log for {doing}"),
         _ => format!("MongoDB refused {doing}"),
     };
-    let fault = Error::new(kind, message).caused_by(Reason::from(&error));
+    let fault = Error::new(kind, message).caused_by(Said::from(&error));
     match remedy {
         Some(remedy) => fault.remedy(remedy),
         None => fault,
@@ -25,9 +25,9 @@ pub fn fault(doing: &str, error: DriverError) -> Error {
 
 /// What the driver says, without the parts of a document that its errors may quote.
 #[derive(Debug)]
-struct Reason(String);
+struct Said(String);
 
-impl From<&DriverError> for Reason {
+impl From<&DriverError> for Said {
     fn from(error: &DriverError) -> Self {
         Self(match error.kind.as_ref() {
             DriverKind::Command(command) => {
@@ -38,13 +38,13 @@ impl From<&DriverError> for Reason {
     }
 }
 
-impl std::fmt::Display for Reason {
+impl std::fmt::Display for Said {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Reason {}
+impl std::error::Error for Said {}
 
 /// The kind of an error and what the user can do about it.
 fn classify(error: &DriverError) -> (ErrorKind, Option<&'static str>) {

@@ -25,7 +25,7 @@ use super::position::{Gtid, Place};
 use super::statement::{self, Action, Effect};
 use super::values::Field;
 use super::xa::{Held, Prepared, Xid};
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 use crate::schema::{TableId, TableSchema};
 use crate::source::{Decoded, Position, Sink};
 
@@ -378,12 +378,12 @@ impl Decoder {
         for table in
             touched.into_iter().filter(|table| self.by_id.contains_key(table)).collect::<Vec<_>>()
         {
-            self.stop(&table, why.to_owned(), sink);
+            self.stop(&table, why, sink);
         }
     }
 
-    fn stop<S: Sink<Place>>(&mut self, table: &TableId, reason: String, sink: &mut S) {
-        sink.stop(table, reason);
+    fn stop<S: Sink<Place>>(&mut self, table: &TableId, why: impl Into<Reason>, sink: &mut S) {
+        sink.stop(table, why.into());
         self.remove(table);
     }
 
@@ -401,7 +401,7 @@ impl Decoder {
         if answered {
             let reason = "its rows in the log look otherwise than the catalog says (a table made \
                           by an old server? ALTER TABLE … FORCE)";
-            self.stop(&map.table, reason.to_owned(), sink);
+            self.stop(&map.table, reason, sink);
             return Decoded::Done;
         }
         self.ask(Question::Shape { table: map.table, columns: map.columns, names })

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::charset::{Charset, Charsets, of_collation};
 use super::types::{Kind, collation};
 use crate::change::Value;
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 use crate::key::{civil, days};
 use crate::schema::{Column, TableSchema, Type};
 
@@ -337,7 +337,7 @@ pub fn stop_reason(
     misfit: Misfit,
     value: &str,
     key_text: impl Fn(usize) -> Option<String>,
-) -> String {
+) -> Reason {
     let name = |column: usize| schema.columns.get(column).map_or("?", |c| c.name.as_str());
     let row = row_of(schema, key_text);
     let remedy = match misfit.fits_text() {
@@ -345,7 +345,8 @@ pub fn stop_reason(
         false => "mend the value in the source, or leave the table out".to_owned(),
     };
     let name = name(column);
-    format!("column {name}{row} holds '{value}', which its type can't: {misfit}; {remedy}")
+    let after = format!(", which its type can't: {misfit}; {remedy}");
+    Reason::quoting(format!("column {name}{row} holds "), name, value, after)
 }
 
 /// What the user reads when a key can't be compared as its collation does.

@@ -17,7 +17,7 @@ use rustc_hash::FxHashMap;
 
 use crate::batch::Builder;
 use crate::change::{Op, Value};
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 use crate::postgres::pgoutput::{Field, Message, Old, Row, Tuple, malformed};
 use crate::postgres::position::{Commit, Lsn};
 use crate::postgres::storage::oid_of;
@@ -255,7 +255,7 @@ struct Malformed;
 enum Fault {
     Malformed,
     /// Why the table can't go on.
-    Stop(String),
+    Stop(Reason),
 }
 
 /// An old row: its fields, and the values of those that identify it.
@@ -341,7 +341,7 @@ fn append(
 }
 
 fn internal(error: Error) -> Fault {
-    Fault::Stop(error.full())
+    Fault::Stop(error.full().into())
 }
 
 /// Parses those values of the old row that identify it; the others stay as they came.
@@ -354,7 +354,7 @@ fn read_old<'a>(
     collect_fields(schema, old.tuple, fields)?;
     let (all, key) = (schema.identity == Identity::FullRow, schema.key());
     if all && !old.whole {
-        return Err(Fault::Stop("an old row came without all its columns".to_owned()));
+        return Err(Fault::Stop("an old row came without all its columns".into()));
     }
     for (at, (column, field)) in schema.columns.iter().zip(fields.iter()).enumerate() {
         row.push(match field {

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::change::Value;
+use crate::error::Reason;
 use crate::key::days;
 use crate::schema::{TableSchema, Type};
 
@@ -394,7 +395,7 @@ pub fn stop_reason<'a>(
     text: &[u8],
     misfit: Misfit,
     text_of: impl Fn(usize) -> Option<&'a [u8]>,
-) -> String {
+) -> Reason {
     let name = |column: usize| schema.columns.get(column).map_or("?", |c| c.name.as_str());
     let key: Vec<_> = schema
         .key()
@@ -407,11 +408,9 @@ pub fn stop_reason<'a>(
     } else {
         "mend the value in the source, or leave the table out".to_owned()
     };
-    let value = shortened(text);
-    format!(
-        "column {}{row} holds '{value}', which its type can't: {misfit}; {remedy}",
-        name(column)
-    )
+    let before = format!("column {}{row} holds ", name(column));
+    let after = format!(", which its type can't: {misfit}; {remedy}");
+    Reason::quoting(before, name(column), shortened(text), after)
 }
 
 /// At most 80 characters of a value, printable.

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::batch::{Batch, Builder};
 use crate::change::Op;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Reason};
 use crate::key::value_at;
 use crate::source::{
     ChunkReader, Decoded, Part, Position, Range, Resolved, Rows, Sink, Stream, View,
@@ -93,7 +93,7 @@ impl Sink<Gtids> for Collected {
         self.progress.push(position);
     }
 
-    fn stop(&mut self, table: &TableId, reason: String) {
+    fn stop(&mut self, table: &TableId, reason: Reason) {
         panic!("{table}: {reason}");
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use lakeward_connectors::batch::{Builder, Committed, Trace};
+use lakeward_connectors::error::Reason;
 use lakeward_connectors::schema::{TableId, TableSchema};
 use lakeward_connectors::source::{Position, Sink};
 
@@ -101,7 +102,7 @@ impl<P: Position> Sink<P> for Changes<P> {
         self.advance(position);
     }
 
-    fn stop(&mut self, table: &TableId, reason: String) {
+    fn stop(&mut self, table: &TableId, reason: Reason) {
         let known = self.get(table).is_some_and(|table| !table.stopped);
         if known {
             Changes::stop(self, table);

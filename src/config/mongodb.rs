@@ -1,12 +1,11 @@
 //! `[source.NAME.mongodb]`.
 
-use std::collections::HashMap;
-
 use lakeward_connectors::mongodb::Options;
-use lakeward_connectors::schema::TableId;
+use lakeward_connectors::mongodb::shape::DOCUMENT;
 
 use super::reader::Reader;
 use super::source::Section;
+use super::table::PerTable;
 
 /// How many fields of a collection get a column, unless the file says otherwise.
 const COLUMNS: usize = 250;
@@ -15,11 +14,11 @@ impl Reader<'_> {
     pub(super) fn mongodb(
         &mut self,
         section: &Section<'_, '_>,
-        text_columns: &HashMap<TableId, Vec<String>>,
+        per_table: &PerTable,
     ) -> Option<Options> {
         let known = ["url", "tables", "columns", "document", "snapshot_connections"];
         self.only(&section.place(), section.table, &known);
-        if !text_columns.is_empty() {
+        if !per_table.text_columns.is_empty() {
             let source = section.source;
             let message = format!(
                 "[source.{source}.table] text_columns: fields have columns that hold all their \
@@ -42,6 +41,16 @@ impl Reader<'_> {
                 true
             })
         });
+        for (table, shape) in &per_table.shapes {
+            if document && shape.hides_by_name() && !shape.hides(DOCUMENT.0) {
+                let message = format!(
+                    "[source.{}.table.\"{table}\"]: {} has whole documents, also what is masked or \
+                     left out of them; add \"!{}\" to its columns, or set document = false",
+                    section.source, DOCUMENT.0, DOCUMENT.0
+                );
+                self.fault(section.at, message);
+            }
+        }
         let tables = self.filter(section, "shop.*");
         let url = self.url(section, "mongodb://user:${PASSWORD}@host:27017/?replicaSet=rs0");
         Some(Options { url: url?, tables: tables?, columns, document })

@@ -210,7 +210,7 @@ impl Reader<'_> {
                 self.postgres(&section, text_columns).map(Database::Postgres)
             }
             "mysql" => self.mysql(&section, per_table.text_columns.clone()).map(Database::MySql),
-            _ => self.mongodb(&section, &per_table.text_columns).map(Database::Mongodb),
+            _ => self.mongodb(&section, &per_table).map(Database::Mongodb),
         };
         let (verify_rate, verify_every) = self.verification(name, of);
         let database = database?;

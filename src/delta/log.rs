@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use lakeward_connectors::error::Reason;
 use lakeward_connectors::{Error, ErrorKind, Result};
 use serde::Deserialize;
 
@@ -32,7 +33,7 @@ pub(crate) fn hint_path(table: &str) -> String {
 }
 
 /// An error that stops the table at `path`.
-pub(crate) fn fault(path: &str, message: impl Into<String>) -> Error {
+pub(crate) fn fault(path: &str, message: impl Into<Reason>) -> Error {
     Error::new(ErrorKind::Table, message).with("Delta table", path)
 }
 

@@ -217,6 +217,11 @@ impl<S: Source> Pipeline<S> {
         }
     }
 
+    /// Whether the values of a column are nobody's business: then no reason may quote one.
+    pub(super) fn hides(&self, table: &TableId, column: &str) -> bool {
+        self.settings.merging.shape_of(table).hides(column)
+    }
+
     /// The table can't go on and loses its place (I4): it comes back by a snapshot.
     pub(super) fn stop_table(&mut self, table: &TableId, reason: String) {
         let Some(tracked) = self.tables.get_mut(table) else { return };

@@ -161,8 +161,7 @@ impl<S: Source> Pipeline<S> {
         if !matches!(tracked.schema.identity, Identity::Key(_)) {
             return Err("it has no key by which rows could be compared".into());
         }
-        let merging = &self.settings.merging;
-        if merging.shapes.get(table).unwrap_or(&merging.shape).mode == Mode::Append {
+        if self.settings.merging.shape_of(table).mode == Mode::Append {
             return Err("its mode is \"append\": each change is a row of its own".into());
         }
         let position = self.changes.position();
@@ -195,8 +194,7 @@ impl<S: Source> Pipeline<S> {
     /// All rows that were asked for have been read and are among the table's steps.
     fn all_read(&mut self) {
         let Some(current) = &mut self.verifying.current else { return };
-        let merging = &self.settings.merging;
-        let shape = merging.shapes.get(&current.wanted.table).unwrap_or(&merging.shape);
+        let shape = self.settings.merging.shape_of(&current.wanted.table);
         // Rows that were deleted in the source stay where deletes are marks.
         let repair = current.wanted.repair && shape.mode != Mode::SoftDelete;
         let task = match current.phase {
@@ -218,6 +216,7 @@ impl<S: Source> Pipeline<S> {
             self.changes.seen_by(view, self.oldest_window());
         }
         if let Some((table, error)) = self.verifying.reading.take_up(event, &mut self.changes)? {
+            let error = error.hide(|column| self.hides(&table, column));
             let reason = "a row of it can't be read".to_owned();
             self.interrupt_verification(&table, Skip { reason, cause: Some(error.full()) });
         }
@@ -271,8 +270,7 @@ impl<S: Source> Pipeline<S> {
     /// Looks in the source for rows that only the lake seems to have (V2).
     fn look_for(&mut self, keys: Vec<KeyText>) {
         let Some(current) = &mut self.verifying.current else { return };
-        let merging = &self.settings.merging;
-        let shape = merging.shapes.get(&current.wanted.table).unwrap_or(&merging.shape);
+        let shape = self.settings.merging.shape_of(&current.wanted.table);
         // Rows that were deleted in the source stay where deletes are marks.
         if keys.is_empty() || shape.mode == Mode::SoftDelete {
             return self.all_read();
@@ -287,8 +285,7 @@ impl<S: Source> Pipeline<S> {
     async fn end_verification(&mut self, extra: Vec<KeyText>) -> Result<()> {
         let Some(mut current) = self.verifying.current.take() else { return Ok(()) };
         let table = current.wanted.table.clone();
-        let merging = &self.settings.merging;
-        let shape = merging.shapes.get(&table).unwrap_or(&merging.shape);
+        let shape = self.settings.merging.shape_of(&table);
         if shape.mode != Mode::SoftDelete {
             for key in extra {
                 current.result.note(Kind::Extra, key, Vec::new());

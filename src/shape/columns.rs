@@ -40,7 +40,12 @@ impl ColumnFilter {
         self.rules.iter().map(|(include, name)| format!("{}{name}", mark(*include))).collect()
     }
 
-    fn wants(&self, column: &str) -> bool {
+    /// Whether a name is not wanted.
+    pub(super) fn excludes(&self) -> bool {
+        self.rules.iter().any(|(include, _)| !include)
+    }
+
+    pub(super) fn wants(&self, column: &str) -> bool {
         let default = self.rules.first().is_none_or(|(include, _)| !include);
         let matching = self.rules.iter().rev().find(|(_, name)| name == "*" || name == column);
         matching.map_or(default, |(include, _)| *include)

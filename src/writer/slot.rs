@@ -54,6 +54,11 @@ pub struct Merging {
 }
 
 impl Merging {
+    /// The shape of a table.
+    pub fn shape_of(&self, table: &TableId) -> &Shape {
+        self.shapes.get(table).unwrap_or(&self.shape)
+    }
+
     /// The tables that ask where their changes stand in the log.
     pub fn traced(&self) -> BTreeSet<TableId> {
         let traced = self.shapes.iter().filter(|(_, shape)| shape.is_traced());

@@ -20,6 +20,7 @@ use super::position::{Position, Time, Visible};
 use super::{Mongodb, Options};
 use crate::batch::{Batch, Builder};
 use crate::change::Op;
+use crate::error::Reason;
 use crate::schema::{TableId, TableSchema};
 use crate::secret::Secret;
 use crate::source::{
@@ -153,7 +154,7 @@ impl Sink<Position> for Said {
         self.progress = Some(position);
     }
 
-    fn stop(&mut self, table: &TableId, reason: String) {
+    fn stop(&mut self, table: &TableId, reason: Reason) {
         panic!("{table} stopped: {reason}");
     }
 }

@@ -3,7 +3,7 @@
 use super::Known;
 use crate::batch::Builder;
 use crate::change::{Op, Value};
-use crate::error::Error;
+use crate::error::{Error, Reason};
 use crate::mysql::event::{Deed, Rows, bit};
 use crate::mysql::image::{self, Logged, code};
 use crate::mysql::input::Input;
@@ -17,7 +17,7 @@ pub(super) enum Fault {
     /// They are not in their form.
     Malformed,
     /// Why the table can't go on.
-    Stop(String),
+    Stop(Reason),
 }
 
 /// One value of an image.
@@ -154,7 +154,8 @@ impl Table<'_> {
             Fault::Stop(values::stop_reason(self.schema(), at, misfit, &shown, key))
         })?;
         if self.schema().key().contains(&at) {
-            values::comparable(self.schema(), at, &value).map_err(Fault::Stop)?;
+            let comparable = values::comparable(self.schema(), at, &value);
+            comparable.map_err(|reason| Fault::Stop(reason.into()))?;
         }
         Ok(value)
     }
@@ -200,10 +201,11 @@ impl Table<'_> {
             (true, _) if !key.contains(&at) => Ok(Value::Unchanged),
             (_, Cell::Absent) => {
                 let name = self.schema().columns.get(at).map_or("?", |c| c.name.as_str());
-                Err(Fault::Stop(format!(
+                let reason = format!(
                     "the log leaves column {name} out of old rows, which identifies them; \
                      SET GLOBAL binlog_row_image = 'FULL', and start again"
-                )))
+                );
+                Err(Fault::Stop(reason.into()))
             }
             _ => self.value(at, *cell, row),
         });
@@ -257,7 +259,7 @@ impl Table<'_> {
             return Err(Fault::Stop(
                 "the log leaves out values that identify a row; \
                  SET GLOBAL binlog_row_image = 'FULL', and start again"
-                    .to_owned(),
+                    .into(),
             ));
         }
         let mut row = builder.row();
@@ -269,5 +271,5 @@ impl Table<'_> {
 }
 
 fn internal(error: Error) -> Fault {
-    Fault::Stop(error.full())
+    Fault::Stop(error.full().into())
 }

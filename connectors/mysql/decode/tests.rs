@@ -81,7 +81,7 @@ impl Sink<Place> for Out {
         self.lines.push(format!("progress {position}"));
     }
 
-    fn stop(&mut self, table: &TableId, reason: String) {
+    fn stop(&mut self, table: &TableId, reason: Reason) {
         self.builders.remove(table);
         self.lines.push(format!("stop {table}: {reason}"));
     }

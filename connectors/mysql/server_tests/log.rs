@@ -246,7 +246,7 @@ impl Sink<Place> for Ordered {
         self.position = Some(position);
     }
 
-    fn stop(&mut self, table: &TableId, reason: String) {
+    fn stop(&mut self, table: &TableId, reason: Reason) {
         panic!("{table} stopped: {reason}");
     }
 }
@@ -448,7 +448,7 @@ impl Sink<Place> for Patched {
 
     fn progress(&mut self, _position: Place) {}
 
-    fn stop(&mut self, table: &TableId, reason: String) {
+    fn stop(&mut self, table: &TableId, reason: Reason) {
         panic!("{table} stopped: {reason}");
     }
 }

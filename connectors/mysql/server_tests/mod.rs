@@ -9,6 +9,7 @@ use tokio::sync::mpsc::channel;
 
 use super::*;
 use crate::batch::{Batch, Builder};
+use crate::error::Reason;
 use crate::key::value_at;
 use crate::source::{
     ChunkReader, Decoded, Part, Range, Resolved, Rows, Sink, Source, Stream as _, View,
@@ -151,7 +152,7 @@ impl Sink<Place> for Said {
         self.position = Some(position);
     }
 
-    fn stop(&mut self, table: &TableId, reason: String) {
+    fn stop(&mut self, table: &TableId, reason: Reason) {
         self.builders.remove(table);
         self.lines.push(format!("stop {}: {reason}", table.name));
     }

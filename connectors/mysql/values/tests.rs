@@ -75,6 +75,7 @@ fn a_stop_names_column_row_and_remedy() {
         lasting_ids: false,
     };
     let reason = stop_reason(&schema, 1, Misfit::Zero, "0000-00-00", |_| Some("7".to_owned()));
+    let reason = reason.to_string();
     assert!(reason.contains("column d of row id=7 holds '0000-00-00'"), "{reason}");
     assert!(reason.contains("add \"d\" to text_columns of table.\"shop.t\""), "{reason}");
 }

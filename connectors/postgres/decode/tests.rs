@@ -151,7 +151,7 @@ impl Sink<Lsn> for Log {
 
     fn progress(&mut self, _: Lsn) {}
 
-    fn stop(&mut self, table: &TableId, reason: String) {
+    fn stop(&mut self, table: &TableId, reason: Reason) {
         self.builders.remove(table);
         self.lines.push(format!("stop {table}: {reason}"));
     }

@@ -12,6 +12,7 @@ use tokio_postgres::{Client, Config, NoTls};
 use super::position::{Commit, Lsn};
 use super::{Options, Postgres};
 use crate::batch::Builder;
+use crate::error::Reason;
 use crate::schema::{TableId, TableSchema};
 use crate::secret::Secret;
 use crate::source::{Decoded, Established, Sink, Source, Stream};
@@ -161,7 +162,7 @@ impl Sink<Lsn> for Said {
         self.progress.push(position);
     }
 
-    fn stop(&mut self, table: &TableId, reason: String) {
+    fn stop(&mut self, table: &TableId, reason: Reason) {
         panic!("{table} stopped: {reason}");
     }
 }

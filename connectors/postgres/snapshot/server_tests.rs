@@ -6,6 +6,7 @@ use tokio::sync::mpsc::channel;
 
 use super::*;
 use crate::batch::{Batch, Builder};
+use crate::error::Reason;
 use crate::key::value_at;
 use crate::postgres::catalog::server_tests::{Server, on_servers};
 use crate::postgres::connection;
@@ -286,8 +287,8 @@ impl Sink<Lsn> for Log {
     fn commit(&mut self, _: Lsn, _: i64) {}
     fn progress(&mut self, _: Lsn) {}
 
-    fn stop(&mut self, _: &TableId, reason: String) {
-        self.1.push(reason);
+    fn stop(&mut self, _: &TableId, reason: Reason) {
+        self.1.push(reason.to_string());
     }
 }
 

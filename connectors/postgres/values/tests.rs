@@ -135,7 +135,7 @@ fn a_stop_names_column_key_value_and_remedy() {
     let row: [&[u8]; 2] = [b"5", b"infinity"];
     let reason = stop_reason(&schema, 1, row[1], Misfit::Infinite, |at| row.get(at).copied());
     assert_eq!(
-        reason,
+        reason.to_string(),
         "column d of row id=5 holds 'infinity', which its type can't: it is infinite; \
          add \"d\" to text_columns of table.\"public.t\""
     );
