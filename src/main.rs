@@ -10,6 +10,11 @@ use lakeward::report;
 use lakeward::verify::Request;
 use lakeward_connectors::ErrorKind;
 use tokio_util::sync::CancellationToken;
+use tracing::Level;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Buffers come and go in large pieces on several threads; the system's allocator keeps twice as much
 /// of them as is in use. `.cargo/config.toml` says how soon this one gives them back.
@@ -224,15 +229,19 @@ async fn stop_on_signals(stop: CancellationToken) {
 }
 
 fn start_log(log: &LogConfig) {
-    let filter = tracing_subscriber::EnvFilter::try_new(&log.level)
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // What libraries say in detail repeats statements, addresses and headers: whatever is asked for,
+    // only our own lines come below `info`.
+    let discreet =
+        filter_fn(|line| *line.level() <= Level::INFO || line.target().starts_with("lakeward"));
+    let lines = tracing_subscriber::registry().with(filter).with(discreet);
+    let shown = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match log.json {
-        true => builder.json().init(),
-        false => builder
-            .with_target(false)
-            .with_ansi(std::env::var_os("NO_COLOR").is_none() && is_terminal())
-            .init(),
+        true => lines.with(shown.json()).init(),
+        false => {
+            let ansi = std::env::var_os("NO_COLOR").is_none() && is_terminal();
+            lines.with(shown.with_target(false).with_ansi(ansi)).init();
+        }
     }
 }
 

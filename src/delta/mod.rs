@@ -28,6 +28,7 @@ mod partition;
 mod protocol;
 mod read;
 mod rebase;
+mod refusal;
 mod remake;
 mod rewrite;
 mod schema;

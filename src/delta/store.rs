@@ -22,6 +22,7 @@ use object_store::{
 use url::Url;
 
 use super::index::cache::Cache;
+use super::refusal::Discreet;
 
 /// How many objects are deleted at a time.
 const DELETES_AT_ONCE: usize = 16;
@@ -85,7 +86,6 @@ impl fmt::Debug for S3Options {
         f.debug_struct("S3Options")
             .field("endpoint", &self.endpoint)
             .field("region", &self.region)
-            .field("access_key_id", &self.access_key_id)
             .finish_non_exhaustive()
     }
 }
@@ -223,6 +223,7 @@ impl Lake {
         let mut builder = AmazonS3Builder::from_env()
             .with_bucket_name(bucket)
             .with_conditional_put(S3ConditionalPut::ETagMatch)
+            .with_http_connector(Discreet::default())
             .with_client_options(
                 ClientOptions::new()
                     .with_timeout(REQUEST_TIMEOUT)
