@@ -16,8 +16,10 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Vec<Job> {
     trials("behavior::alert", TESTS, &[Server::Pg15], select)
 }
 
-/// A web server that refuses the first message and takes the others: its address, and the messages.
-fn hook() -> Res<(String, Receiver<String>)> {
+/// A web server that gives these answers to the first messages and takes the others: its address, with
+/// this path, and the messages.
+pub(super) fn hook(path: &str, answers: &[&str]) -> Res<(String, Receiver<String>)> {
+    let answers: Vec<String> = answers.iter().map(|answer| (*answer).to_owned()).collect();
     let listener = TcpListener::bind("127.0.0.1:0").context("a port")?;
     let address = listener.local_addr().context("a port")?;
     let (send, bodies) = channel();
@@ -35,22 +37,22 @@ fn hook() -> Res<(String, Receiver<String>)> {
             }
             let mut body = vec![0; length];
             reader.read_exact(&mut body)?;
-            let status = if number == 0 { "503 Later" } else { "200 OK" };
-            write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")?;
+            let head = answers.get(number).map_or("200 OK", String::as_str);
+            write!(stream, "HTTP/1.1 {head}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")?;
             if send.send(String::from_utf8_lossy(&body).into_owned()).is_err() {
                 break;
             }
         }
         Ok(())
     });
-    Ok((format!("http://{address}/hidden-path"), bodies))
+    Ok((format!("http://{address}{path}"), bodies))
 }
 
 fn told(server: Server) -> Res<()> {
     let sql =
         "create table t(id int primary key, v timestamp); insert into t values (1, '2020-01-01')";
     let scene = Scene::new(server, Store::Local, "webhook", sql)?;
-    let (address, bodies) = hook()?;
+    let (address, bodies) = hook("/hidden-path", &["503 Later"])?;
     let text = fs::read_to_string(scene.setup.config()).context("the configuration")?;
     let text = format!("{text}\n[alert]\nwebhook = {address:?}\n");
     fs::write(scene.setup.config(), text).context("the configuration")?;

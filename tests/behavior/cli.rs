@@ -4,7 +4,7 @@
 use std::fs;
 
 use crate::support::jobs::Job;
-use crate::support::scene::{Scene, Test, check, has, has_not, trials};
+use crate::support::scene::{Scene, Test, check, has, trials};
 use crate::support::{Context, Res, Server, Store, long};
 
 const TESTS: &[Test] = &[
@@ -16,7 +16,6 @@ const TESTS: &[Test] = &[
     ("maintain_deletes_replaced_files", maintain_deletes_replaced_files),
     ("remove_drops_the_slot", remove_drops_the_slot),
     ("a_second_run_adds_nothing", a_second_run_adds_nothing),
-    ("password_from_the_environment_is_never_shown", secrets),
 ];
 
 pub fn jobs(select: &dyn Fn(&str) -> bool) -> Vec<Job> {
@@ -142,21 +141,4 @@ fn a_second_run_adds_nothing(server: Server) -> Res<()> {
     let summary = serde_json::json!({ "rows": 2, "read": 0, "changes": 3 });
     check(value[&scene.source]["tables"]["public.t"] == summary, || format!("{value:#}"))?;
     scene.equal("t")
-}
-
-/// The password is in the URL of the configuration; no output may repeat it.
-fn secrets(server: Server) -> Res<()> {
-    let scene = Scene::new(server, Store::Local, "secrets", TABLE)?;
-    let url = url::Url::parse(&scene.db.url).context("the server's URL")?;
-    let password = url.password().ok_or("the test server has no password")?.to_owned();
-    scene.run_until_current()?;
-    let mut said = scene.setup.log_text()?;
-    for command in [&["check"][..], &["status", "--json"][..], &["tables", "--json"][..]] {
-        said.push_str(&scene.setup.command(command)?.all());
-    }
-    for file in scene.setup.lake.names(&["_lakeward", &scene.source, "epochs"])? {
-        let bytes = scene.setup.lake.read(&["_lakeward", &scene.source, "epochs", &file])?;
-        said.push_str(&String::from_utf8_lossy(&bytes));
-    }
-    has_not(&said, &password)
 }

@@ -7,6 +7,7 @@ mod cli;
 mod faults;
 mod merge;
 mod reload;
+mod secrets;
 mod shapes;
 mod verify;
 
@@ -162,6 +163,7 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
     jobs.extend(alert::jobs(select));
     jobs.extend(merge::jobs(select));
     jobs.extend(reload::jobs(select));
+    jobs.extend(secrets::jobs(select));
     jobs.extend(shapes::jobs(select));
     jobs.extend(verify::jobs(select));
     Ok(jobs)

@@ -62,6 +62,8 @@ pub struct Setup {
     pub mask_key: Option<String>,
     /// Words before the binary, e.g. a namespace to run it in.
     pub wrapper: Vec<String>,
+    /// Variables of the binary's environment.
+    pub variables: Vec<(&'static str, String)>,
 }
 
 impl Setup {
@@ -78,6 +80,7 @@ impl Setup {
             flush: "200ms",
             mask_key: None,
             wrapper: Vec::new(),
+            variables: Vec::new(),
         };
         setup.write_config()?;
         Ok(setup)
@@ -146,6 +149,7 @@ impl Setup {
             None => Command::new(binary),
         };
         command.env("RUST_BACKTRACE", "1").env("NO_COLOR", "1").current_dir(&self.root);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 

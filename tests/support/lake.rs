@@ -148,6 +148,16 @@ impl Lake {
         Ok(txns)
     }
 
+    /// Every file under the lake's root, with its bytes.
+    pub fn everything(&self) -> Res<Vec<(String, Vec<u8>)>> {
+        let read = |path: String| {
+            let location = StorePath::parse(&path).context(&path)?;
+            let bytes = block_on(async { self.files.get(&location).await?.bytes().await });
+            Ok((path.clone(), bytes.context(path)?.to_vec()))
+        };
+        self.files()?.into_iter().map(read).collect()
+    }
+
     /// Every file under the lake's root, for checks that nothing else was written.
     pub fn files(&self) -> Res<Vec<String>> {
         let list = self.files.list(Some(&self.prefix)).map_ok(|o| o.location.to_string());

@@ -16,6 +16,7 @@ pub mod postgres;
 pub mod reader;
 pub mod scene;
 pub mod script;
+pub mod search;
 pub mod sessions;
 pub mod status;
 
