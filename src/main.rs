@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use lakeward::config::{Config, LogConfig};
 use lakeward::daemon::{self, Until};
+use lakeward::pipeline::Act;
 use lakeward::report;
 use lakeward::verify::Request;
 use lakeward_connectors::ErrorKind;
@@ -90,6 +91,28 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Let a table's rows in the lake stay as they are; its changes are kept beside them until
+    /// it is resumed
+    ///
+    /// The running daemon does it, and the command ends once the table rests. The database is read
+    /// and acknowledged as before. A restart does not end a pause; what reads the table again does.
+    Pause {
+        /// The source's name in the configuration
+        source: String,
+        /// The table, as schema.name
+        table: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Let a paused table follow the source again
+    Resume {
+        /// The source's name in the configuration
+        source: String,
+        /// The table, as schema.name
+        table: String,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Delete the files that no version within lake.retention needs, as the daemon does every hour
     Maintain {
         #[command(flatten)]
@@ -126,6 +149,8 @@ fn main() -> ExitCode {
         | Command::Tables { common }
         | Command::Maintain { common }
         | Command::Snapshot { common, .. }
+        | Command::Pause { common, .. }
+        | Command::Resume { common, .. }
         | Command::Verify { common, .. }
         | Command::Remove { common, .. } => common,
     };
@@ -197,7 +222,13 @@ async fn perform(
             verified
         }
         Command::Snapshot { source, table, .. } => {
-            report::snapshot(&config, &source, &table, json).await
+            report::act(&config, Act::Snapshot, &source, &table, json).await
+        }
+        Command::Pause { source, table, .. } => {
+            report::act(&config, Act::Pause, &source, &table, json).await
+        }
+        Command::Resume { source, table, .. } => {
+            report::act(&config, Act::Resume, &source, &table, json).await
         }
         Command::Remove { source, drop_slot, .. } => {
             report::remove(&config, &source, drop_slot, json).await

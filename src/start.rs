@@ -28,6 +28,8 @@ pub enum Start<P> {
         held: P,
         /// What its snapshot still has to read.
         progress: Progress,
+        /// Whether its rows stay as they are until it is resumed.
+        paused: bool,
     },
     /// Its rows are read: for the first time, or again for this reason.
     Read {
@@ -151,7 +153,8 @@ pub fn plan_starts<P: Position>(
                     Some(resume) => resume.meet(&held),
                     None => held.clone(),
                 });
-                starts.tables.push(Start::Keep { schema, held, progress: member.progress });
+                let (progress, paused) = (member.progress, member.state == State::Paused);
+                starts.tables.push(Start::Keep { schema, held, progress, paused });
             }
             (_, reason) => starts.tables.push(Start::Read { id, reason }),
         }

@@ -23,7 +23,7 @@ impl<S: Source> Pipeline<S> {
         look: &Look<S>,
     ) -> Result<()> {
         match start {
-            Start::Keep { schema, held, progress } => {
+            Start::Keep { schema, held, progress, paused } => {
                 let id = schema.id.clone();
                 let held = Some(held).filter(|held| !self.changes.position().covers(held));
                 self.changes.add(id.clone(), held.clone());
@@ -41,6 +41,7 @@ impl<S: Source> Pipeline<S> {
                     absent: false,
                     stopped: None,
                     reason: None,
+                    paused,
                     held,
                     joins: None,
                     drift,
@@ -62,6 +63,7 @@ impl<S: Source> Pipeline<S> {
                     stopped: Some(reason),
                     absent: true,
                     reason: None,
+                    paused: false,
                     held: None,
                     joins: None,
                     drift: None,
@@ -94,6 +96,7 @@ impl<S: Source> Pipeline<S> {
                 absent: false,
                 stopped: None,
                 reason: None,
+                paused: false,
                 held: None,
                 joins: None,
                 drift: None,
@@ -136,6 +139,7 @@ impl<S: Source> Pipeline<S> {
         if let Some(tracked) = self.tables.get_mut(&id) {
             tracked.schema = schema.clone();
             tracked.stopped = None;
+            tracked.paused = false;
             tracked.held = None;
             tracked.drift = None;
             tracked.joins = Some(look.high.clone());
@@ -193,30 +197,6 @@ impl<S: Source> Pipeline<S> {
         Ok(())
     }
 
-    /// Reads a table again because somebody asks for it, unless that is under way; or says why it
-    /// can't be.
-    pub(super) async fn snapshot(&mut self, table: &TableId) -> Result<Option<String>> {
-        if let Some(reason) = self.refused.get(table) {
-            return Ok(Some(reason.clone()));
-        }
-        let Some(tracked) = self.tables.get(table) else {
-            return Ok(Some("this source has no such table".to_owned()));
-        };
-        if tracked.stopped.is_none() && self.snapshots.is_staged(table) {
-            return Ok(None);
-        }
-        let (catalog, look) = look(&mut self.source).await?;
-        let listed = catalog.tables.iter().find(|listed| listed.schema.id == *table);
-        match listed {
-            Some(listed) => {
-                let reason = "lakeward snapshot was asked for".to_owned();
-                self.read_again(listed.schema.clone(), &look, reason);
-                Ok(None)
-            }
-            None => Ok(Some("it is not in the source any more, or not selected".to_owned())),
-        }
-    }
-
     /// The table can't go on and loses its place (I4): it comes back by a snapshot.
     pub(super) fn stop_table(&mut self, table: &TableId, reason: String) {
         let Some(tracked) = self.tables.get_mut(table) else { return };
@@ -227,6 +207,7 @@ impl<S: Source> Pipeline<S> {
         let Some(tracked) = self.tables.get_mut(table) else { return };
         warn!(%table, reason, "table stopped");
         tracked.stopped = Some(reason);
+        tracked.paused = false;
         tracked.reason = None;
         tracked.joins = None;
         tracked.drift = None;

@@ -158,6 +158,9 @@ impl<S: Source> Pipeline<S> {
         if let Some(reason) = &tracked.stopped {
             return Err(format!("it is stopped: {reason}"));
         }
+        if tracked.paused {
+            return Err("it is paused".to_owned());
+        }
         if !matches!(tracked.schema.identity, Identity::Key(_)) {
             return Err("it has no key by which rows could be compared".to_owned());
         }

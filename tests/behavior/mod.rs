@@ -6,6 +6,7 @@ mod alert;
 mod cli;
 mod faults;
 mod merge;
+mod pause;
 mod reload;
 mod shapes;
 mod verify;
@@ -161,6 +162,7 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
     jobs.extend(faults::jobs(select));
     jobs.extend(alert::jobs(select));
     jobs.extend(merge::jobs(select));
+    jobs.extend(pause::jobs(select));
     jobs.extend(reload::jobs(select));
     jobs.extend(shapes::jobs(select));
     jobs.extend(verify::jobs(select));

@@ -60,7 +60,8 @@ fn urgency(table: &TableStatus) -> u8 {
         State::Stopped => 0,
         State::Gap => 1,
         State::Snapshot => 2,
-        State::Live => 3,
+        State::Paused => 3,
+        State::Live => 4,
     }
 }
 
@@ -69,6 +70,7 @@ fn word(table: &TableStatus) -> &'static str {
         State::Snapshot => "snapshot",
         State::Live if table.staged_changes > 0 => "staged",
         State::Live => "live",
+        State::Paused => "paused",
         State::Stopped => "stopped",
         State::Gap => "gap",
     }
