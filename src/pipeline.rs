@@ -38,7 +38,7 @@ use crate::delta::Lake;
 use crate::epoch::{Member, Roster, State};
 use crate::planted::{self, Bug};
 use crate::snapshot::{Event, Snapshots};
-use crate::start::{Start, open_writer, plan_starts};
+use crate::start::{SnapshotMode, Start, open_writer, plan_starts};
 use crate::verify::{Request, Verified};
 use crate::writer::{Merging, Plan, Report, Size, Writer};
 
@@ -63,6 +63,8 @@ pub struct Settings {
     pub memory: Budget,
     /// How many chunks are read at a time.
     pub snapshot_connections: usize,
+    /// Tables whose rows are not simply read when they are first kept.
+    pub snapshot_modes: BTreeMap<TableId, SnapshotMode>,
     /// How and when changed rows are merged.
     pub merging: Merging,
     /// How often the catalog is looked at for what the log doesn't show.
@@ -250,7 +252,7 @@ impl<S: Source> Pipeline<S> {
         }
         let established = source.establish(&schemas).await?;
         source.expect(&established.identity);
-        let starts = plan_starts(standing, &catalog, &established);
+        let starts = plan_starts(standing, &catalog, &established, &settings.snapshot_modes);
         let resume = starts.resume.unwrap_or_else(|| established.oldest.clone());
         info!(source = settings.source, position = %resume, tables = schemas.len(), "following");
         let kept: Vec<_> = starts.tables.iter().filter_map(Start::kept).cloned().collect();

@@ -48,11 +48,15 @@ pub enum Bug {
     StaleIndex,
     /// A table's rows are read again while it is verified (V3).
     ReadTwice,
+    /// A staged TRUNCATE is passed over.
+    ForgetTruncate,
+    /// A start decodes by the columns that the table has, whatever is staged.
+    ForgetColumns,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 22] = [
+    pub const ALL: [Bug; 24] = [
         Bug::SkipChange,
         Bug::IgnoreHeld,
         Bug::AcknowledgeEarly,
@@ -75,6 +79,8 @@ impl Bug {
         Bug::OnePatch,
         Bug::StaleIndex,
         Bug::ReadTwice,
+        Bug::ForgetTruncate,
+        Bug::ForgetColumns,
     ];
 }
 

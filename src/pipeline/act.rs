@@ -92,7 +92,7 @@ impl<S: Source> Pipeline<S> {
         match listed {
             Some(listed) => {
                 let reason = "lakeward snapshot was asked for".to_owned();
-                self.read_again(listed.schema.clone(), &look, reason);
+                self.read_anew(listed.schema.clone(), &look, reason);
                 Ok(None)
             }
             None => Ok(Some("it is not in the source any more, or not selected".to_owned())),

@@ -5,6 +5,7 @@
 mod alert;
 mod cli;
 mod faults;
+mod first;
 mod merge;
 mod pause;
 mod reload;
@@ -162,6 +163,7 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
     jobs.extend(faults::jobs(select));
     jobs.extend(alert::jobs(select));
     jobs.extend(merge::jobs(select));
+    jobs.extend(first::jobs(select));
     jobs.extend(pause::jobs(select));
     jobs.extend(reload::jobs(select));
     jobs.extend(shapes::jobs(select));

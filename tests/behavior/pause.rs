@@ -22,13 +22,13 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Vec<Job> {
 }
 
 const TABLES: &[&str] = &[
-    "create table t(id int primary key, v varchar(40))",
+    "create table t(id int primary key, v varchar(4000))",
     "insert into t values (1, 'a'), (2, 'b'), (3, 'c')",
     "create table u(id int primary key)",
     "insert into u values (1)",
 ];
 
-/// What happens to a paused table, before its daemon is killed and after.
+/// What happens to a paused table: before its daemon is killed, and after.
 const FIRST: &[&str] = &[
     "insert into t values (4, 'd')",
     "update t set v = 'bb' where id = 2",
@@ -42,10 +42,11 @@ const SECOND: &[&str] = &[
     "update t set w = 1 where id = 1",
     "truncate table t",
     "insert into t values (7, 'g', 7)",
-    "alter table t add column x varchar(10)",
-    "insert into t values (8, 'h', 8, 'x')",
     "update t set v = 'gg' where id = 7",
 ];
+/// Later: Postgres reads a table again that is emptied and changed between two looks at its catalog.
+const THIRD: &[&str] =
+    &["alter table t add column x varchar(10)", "insert into t values (8, 'h', 8, 'x')"];
 
 struct Paused {
     db: Database,
@@ -148,7 +149,8 @@ fn rests(server: Server, label: &str, line: &str, is_mirror: bool) -> Res<()> {
     scene.rests_at(version)?;
 
     let mut daemon = scene.setup.start()?;
-    scene.follows(&mut daemon, "u")?;
+    scene.play(&mut daemon, THIRD)?;
+    scene.rests_at(version)?;
     scene.told("resume")?;
     scene.told("resume")?;
     match is_mirror {
@@ -177,11 +179,10 @@ fn kept(scene: &Paused, daemon: &mut Daemon) -> Res<()> {
         let rows = lake.rows.iter().map(|row| (row[id].clone(), row[mark].clone()));
         let mut rows: Vec<_> = rows
             .map(|(id, mark)| format!("{}{}", id.unwrap_or_default(), mark.unwrap_or_default()))
-            .map(|row| row.to_lowercase().replace("false", "").replace("true", "-"))
             .collect();
         rows.sort();
         last = rows.join(" ");
-        Ok((last == "1- 2- 3- 4- 5- 50- 6- 7 8").then_some(()))
+        Ok((last == "1t 2t 3t 4t 50t 5t 6t 7f 8f").then_some(()))
     })
     .map_err(|error| format!("{error}: {last}\n{}", scene.setup.tail()))
 }

@@ -203,6 +203,7 @@ impl World {
             flush_interval: Duration::from_millis(self.shape.flush),
             memory: self.shape.memory.into(),
             snapshot_connections: 1 + self.chance.below(3) as usize,
+            snapshot_modes: BTreeMap::new(),
             merging: Merging {
                 modes: self.merge.clone(),
                 shapes: BTreeMap::new(),
