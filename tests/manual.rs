@@ -93,6 +93,13 @@ fn bash(folder: &Path, arguments: &[&str]) -> Res<String> {
     Ok(said)
 }
 
+/// A man page without its fonts and escapes.
+fn bare(page: &str) -> String {
+    ["\\fB", "\\fI", "\\fR"]
+        .iter()
+        .fold(page.replace("\\-", "-"), |page, font| page.replace(font, ""))
+}
+
 /// There is a page for each command, and it has every option; the main page has every command.
 fn pages() -> Res<()> {
     let folder = empty()?;
@@ -102,10 +109,10 @@ fn pages() -> Res<()> {
     said(folder.path(), &["man", "made/man1"])?;
     let page = |name: &str| -> Res<String> {
         let text = fs::read_to_string(folder.path().join("made/man1").join(name)).context(name)?;
-        Ok(text.replace("\\-", "-"))
+        Ok(bare(&text))
     };
     let main = page("lakeward.1")?;
-    let printed = said(folder.path(), &["man"])?.replace("\\-", "-");
+    let printed = bare(&said(folder.path(), &["man"])?);
     check(main == printed, || "the page that is printed is another one".to_owned())?;
     for name in &commands {
         has(&main, &format!("lakeward-{name}(1)"))?;
