@@ -3,9 +3,10 @@
 
     SOURCE_DATE_EPOCH=… deploy/package/sbom.py
 
-cargo-cyclonedx would do most of this, but it names the folders of the machine it runs on, counts
-features that only the tests turn on, writes into the checkout, and takes minutes to build. A crate
-that only runs while Lakeward is compiled (of a build script, a macro) has the scope `excluded`.
+cargo-cyclonedx would do most of this, but it reads `cargo metadata`, which counts features that only the
+tests turn on (three crates too many), names folders of the machine it runs on, writes into the checkout,
+and has to be built first. A crate that only runs while Lakeward is compiled (of a build script, a
+macro) has the scope `excluded`.
 """
 
 import datetime
