@@ -19,9 +19,19 @@ use crate::batch::Batch;
 use crate::error::{Error, Reason, Result};
 use crate::schema::{TableId, TableSchema};
 
-/// A place in a source's log. `Display` is what people see; serde is what the epoch file holds.
+/// A place in a source's log. `Display` is what people see, and a text is what they write; serde is
+/// what the epoch file holds.
 pub trait Position:
-    Clone + PartialEq + Debug + Display + Serialize + DeserializeOwned + Send + Sync + 'static
+    Clone
+    + PartialEq
+    + Debug
+    + Display
+    + TryFrom<String, Error: Display>
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
 {
     /// What the log calls one transaction.
     type Transaction: Clone

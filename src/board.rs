@@ -341,6 +341,7 @@ impl TableFacts {
         match self.state {
             State::Live if self.size.is_some_and(|size| size.staged > 0) => "staged",
             State::Live => "live",
+            State::Paused => "paused",
             State::Snapshot => "snapshot",
             State::Stopped => "stopped",
             State::Gap => "gap",

@@ -32,6 +32,8 @@ pub enum Step {
     },
     /// Columns came or went in place.
     Evolve(Arc<TableSchema>),
+    /// The table begins, of this schema, with the rows that the lake has of it.
+    Adopt(Arc<TableSchema>),
     /// A new generation begins beside the visible rows, under this schema (S9).
     Generation(Arc<TableSchema>),
     /// Everything since the last commit is dropped: the table has lost its place.

@@ -169,6 +169,7 @@ mod tests {
 
     use super::*;
     use crate::delta::Merge;
+    use crate::start::SnapshotMode;
 
     fn faults(text: &str) -> Vec<(usize, String)> {
         let variable = |name: &str| (name == "PW").then(|| "p@ss w/rd".to_owned());
@@ -247,6 +248,21 @@ mod tests {
         ] {
             assert_eq!(faults(&of(document, columns)), [], "{document} {columns}");
         }
+    }
+
+    #[test]
+    fn a_table_says_what_becomes_of_its_rows() {
+        let of = |lines: &str| format!("{GOOD}[source.shop.table.\"public.t\"]\n{lines}\n");
+        let modes = |lines: &str| {
+            let config = Config::parse(&of(lines), |_| Some(String::new())).unwrap();
+            config.sources["shop"].per_table.snapshot_modes.values().cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(modes("snapshot = \"initial\""), []);
+        assert_eq!(modes("snapshot = \"schema\""), [SnapshotMode::Schema]);
+        let from = modes("snapshot = \"never\"\nfrom = \"0/16B3748\"");
+        assert_eq!(from, [SnapshotMode::Never(Some("0/16B3748".to_owned()))]);
+        let found = faults(&of("from = \"yesterday\""));
+        assert_eq!(found.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [5, 5], "{found:?}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::pipeline::Order;
+use crate::pipeline::{Act, Order};
 use crate::verify::{Request, Verified};
 
 /// The longest command, in bytes.
@@ -38,8 +38,10 @@ pub enum Command {
         #[serde(flatten)]
         request: Request,
     },
-    /// `lakeward snapshot`.
-    Snapshot {
+    /// `lakeward snapshot`, `pause` and `resume`.
+    Table {
+        /// Which of them.
+        act: Act,
         /// The source.
         source: String,
         /// The table, as `schema.name`.
@@ -145,18 +147,19 @@ async fn carry_out(stream: UnixStream, orders: &Orders) -> std::io::Result<()> {
         Ok(Command::Verify { source, request }) => {
             verify(&source, request, orders, &mut write).await
         }
-        Ok(Command::Snapshot { source, table }) => {
-            let answer = snapshot(&source, table, orders).await;
+        Ok(Command::Table { act, source, table }) => {
+            let answer = tell(&source, table, act, orders).await;
             say(&mut write, &answer.err().map_or(Answer::Done, Answer::Refused)).await
         }
         Err(error) => say(&mut write, &Answer::Refused(error.to_string())).await,
     }
 }
 
-async fn snapshot(source: &str, table: String, orders: &Orders) -> Result<(), String> {
+/// Asks something of one table, and waits for the answer.
+async fn tell(source: &str, table: String, act: Act, orders: &Orders) -> Result<(), String> {
     let table = TableId::try_from(table).map_err(|_| "name the table as \"schema.name\"")?;
     let (answer, answered) = oneshot::channel();
-    orders.give(source, Order::Snapshot(table, answer))?;
+    orders.give(source, Order::Table(act, table, answer))?;
     let gone = |_| "the source ended before it had answered; see its log".to_owned();
     answered.await.map_err(gone)?
 }

@@ -162,6 +162,7 @@ impl Daemon {
             flush_interval: self.config.lake.flush_interval,
             memory: self.memory.clone(),
             snapshot_connections: source.snapshot_connections,
+            snapshot_modes: source.per_table.snapshot_modes.clone(),
             merging: Merging {
                 modes: source.per_table.merge.clone(),
                 shapes: source.per_table.shapes.clone(),

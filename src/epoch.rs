@@ -38,10 +38,25 @@ pub enum State {
     Snapshot,
     /// The table equals the source at its position and follows the stream.
     Live,
+    /// The same, but its rows in the lake stay as they are: its changes are staged until it is
+    /// resumed.
+    Paused,
     /// The table can't go on; the reason says why, and what brings it back. It has lost its place.
     Stopped,
     /// The log no longer holds what the table needs next; it is read again.
     Gap,
+}
+
+impl State {
+    /// Whether the table has its place: the stream goes on from what it holds.
+    pub fn is_kept(self) -> bool {
+        matches!(self, Self::Snapshot | Self::Live | Self::Paused)
+    }
+
+    /// Whether all of it equals the source at the position that it holds.
+    pub fn is_whole(self) -> bool {
+        matches!(self, Self::Live | Self::Paused)
+    }
 }
 
 /// A member of the roster: what one table holds.
@@ -74,7 +89,7 @@ impl<P: Position> Member<P> {
     pub fn seen(&self) -> Option<&P> {
         match (self.staged.is_empty(), self.state) {
             (false, _) => self.visible.as_ref(),
-            (true, State::Live) => self.held.as_ref(),
+            (true, state) if state.is_whole() => self.held.as_ref(),
             (true, _) => None,
         }
     }

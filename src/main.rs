@@ -1,11 +1,13 @@
 //! `lakeward`: the command line.
 
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use lakeward::config::{Config, LogConfig};
 use lakeward::daemon::{self, Until};
+use lakeward::pipeline::Act;
 use lakeward::report;
 use lakeward::verify::Request;
 use lakeward_connectors::ErrorKind;
@@ -16,125 +18,51 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+mod arguments;
+mod manual;
+
+use arguments::{Arguments, Command, Configured};
+
 /// Buffers come and go in large pieces on several threads; the system's allocator keeps twice as much
 /// of them as is in use. `.cargo/config.toml` says how soon this one gives them back.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Keeps Delta Lake tables equal to operational databases.
-///
-/// Reads the database's own log, bootstraps each table beside it, and commits every source
-/// position together with its rows: it may be stopped, killed and started again at any moment.
-///
-/// Exit code: 0 well, 2 the configuration (or what it refers to) has to change, 1 anything else.
-#[derive(Parser)]
-#[command(name = "lakeward", version, max_term_width = 100)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Keep every source's tables, until stopped (SIGTERM and Ctrl-C flush and commit first)
-    Run {
-        #[command(flatten)]
-        common: Common,
-        /// End as soon as everything committed in the sources at the start is in the lake: for
-        /// cron, Airflow and the like
-        #[arg(long)]
-        until_current: bool,
-        /// Show the status page, /metrics and /health here instead of at http.listen
-        #[arg(long, value_name = "ADDRESS")]
-        listen: Option<std::net::SocketAddr>,
-    },
-    /// Say everything that would keep a source from being kept, with the statement that mends it;
-    /// changes nothing
-    Check {
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Say what every table holds, and what its last verification found, from the lake itself: works
-    /// whether or not the daemon runs
-    Status {
-        #[command(flatten)]
-        common: Common,
-        /// Look again every two seconds, until Ctrl-C
-        #[arg(long, conflicts_with = "json")]
-        watch: bool,
-    },
-    /// List the tables that the configuration asks for, where they are in the lake, and which can't
-    /// be kept
-    Tables {
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Compare lake and source, row by row, while both change; exit code 1 if they differ
-    ///
-    /// The running daemon does it beside its other work, no faster than verify_rate says. Without
-    /// one, the source is first brought up to date, as by run --until-current.
-    Verify {
-        /// The source's name in the configuration
-        source: String,
-        /// A table, as schema.name; without it, all tables of the source
-        table: Option<String>,
-        #[command(flatten)]
-        common: Common,
-        /// Read rows that differ again, and remove those that only the lake has
-        #[arg(long)]
-        repair: bool,
-    },
-    /// Read a table again, beside the rows that readers see; also one that stopped
-    ///
-    /// The running daemon does it. Readers see the new rows in one commit, when all have been read;
-    /// a table of mode "append" gets every row once more.
-    Snapshot {
-        /// The source's name in the configuration
-        source: String,
-        /// The table, as schema.name
-        table: String,
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Delete the files that no version within lake.retention needs, as the daemon does every hour
-    Maintain {
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Forget a source: its tables stay, its positions go; added again, every table is read again
-    Remove {
-        /// The source's name in the configuration
-        source: String,
-        #[command(flatten)]
-        common: Common,
-        /// Also drop the publication and the slot that were made for it in the database
-        #[arg(long)]
-        drop_slot: bool,
-    },
-}
-
-#[derive(clap::Args)]
-struct Common {
-    /// The configuration
-    #[arg(long, default_value = "config.toml", value_name = "FILE")]
-    config: PathBuf,
-    /// Print one JSON value instead of text
-    #[arg(long)]
-    json: bool,
-}
-
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let common = match &arguments.command {
-        Command::Run { common, .. }
-        | Command::Check { common }
-        | Command::Status { common, .. }
-        | Command::Tables { common }
-        | Command::Maintain { common }
-        | Command::Snapshot { common, .. }
-        | Command::Verify { common, .. }
-        | Command::Remove { common, .. } => common,
-    };
+    match Arguments::parse().command {
+        Command::Configured(command) => configured(command),
+        Command::Completions { shell } => told(print(&manual::completions(shell)), "the output"),
+        Command::Man { folder: None } => {
+            told(manual::page().and_then(|page| print(&page)), "the output")
+        }
+        Command::Man { folder: Some(folder) } => told(manual::pages(&folder), folder.display()),
+    }
+}
+
+/// How a command ends that only writes what is known already.
+fn told(written: io::Result<()>, place: impl Display) -> ExitCode {
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!(
+                "{place} can't be written: {error}; take a place with room that is yours to write"
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints what was made. Whoever reads it may stop before its end, as `head` does.
+fn print(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+fn configured(command: Configured) -> ExitCode {
+    let common = command.common();
     let json = common.json;
     let config = match Config::read(&common.config) {
         Ok(config) => config,
@@ -153,7 +81,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(perform(arguments.command, config, json));
+    let result = runtime.block_on(perform(command, config, json));
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     match result {
         Ok(code) => code,
@@ -172,12 +100,12 @@ fn code_of(error: &lakeward_connectors::Error) -> ExitCode {
 }
 
 async fn perform(
-    command: Command,
+    command: Configured,
     mut config: Config,
     json: bool,
 ) -> lakeward_connectors::Result<ExitCode> {
     match command {
-        Command::Run { common, until_current, listen } => {
+        Configured::Run { common, until_current, listen } => {
             let stop = CancellationToken::new();
             let signals = tokio::spawn(stop_on_signals(stop.clone()));
             config.listen = listen.unwrap_or(config.listen);
@@ -189,12 +117,12 @@ async fn perform(
             signals.abort();
             report::ended(&outcome?, until_current, stop.is_cancelled(), json)
         }
-        Command::Check { .. } => report::check(&config, json).await,
-        Command::Status { watch: true, .. } => report::watch(&config).await,
-        Command::Status { .. } => report::status(&config, json).await,
-        Command::Tables { .. } => report::tables(&config, json).await,
-        Command::Maintain { .. } => report::maintain(&config, json).await,
-        Command::Verify { source, table, repair, .. } => {
+        Configured::Check { .. } => report::check(&config, json).await,
+        Configured::Status { watch: true, .. } => report::watch(&config).await,
+        Configured::Status { .. } => report::status(&config, json).await,
+        Configured::Tables { .. } => report::tables(&config, json).await,
+        Configured::Maintain { .. } => report::maintain(&config, json).await,
+        Configured::Verify { source, table, repair, .. } => {
             let stop = CancellationToken::new();
             let signals = tokio::spawn(stop_on_signals(stop.clone()));
             let request = Request { table, repair };
@@ -202,10 +130,16 @@ async fn perform(
             signals.abort();
             verified
         }
-        Command::Snapshot { source, table, .. } => {
-            report::snapshot(&config, &source, &table, json).await
+        Configured::Snapshot { source, table, .. } => {
+            report::act(&config, Act::Snapshot, &source, &table, json).await
         }
-        Command::Remove { source, drop_slot, .. } => {
+        Configured::Pause { source, table, .. } => {
+            report::act(&config, Act::Pause, &source, &table, json).await
+        }
+        Configured::Resume { source, table, .. } => {
+            report::act(&config, Act::Resume, &source, &table, json).await
+        }
+        Configured::Remove { source, drop_slot, .. } => {
             report::remove(&config, &source, drop_slot, json).await
         }
     }

@@ -38,14 +38,17 @@ use crate::delta::Lake;
 use crate::epoch::{Member, Roster, State};
 use crate::planted::{self, Bug};
 use crate::snapshot::{Event, Snapshots};
-use crate::start::{Start, open_writer, plan_starts};
+use crate::start::{SnapshotMode, Start, open_writer, plan_starts};
 use crate::verify::{Found, Request};
 use crate::writer::{Merging, Plan, Report, Size, Writer};
 
+mod act;
 mod sight;
 mod tables;
 mod verify;
 
+use act::Waiting;
+pub use act::{Act, Answer};
 pub use verify::Answers;
 use verify::Verifications;
 
@@ -60,6 +63,8 @@ pub struct Settings {
     pub memory: Budget,
     /// How many chunks are read at a time.
     pub snapshot_connections: usize,
+    /// Tables whose rows are not simply read when they are first kept.
+    pub snapshot_modes: BTreeMap<TableId, SnapshotMode>,
     /// How and when changed rows are merged.
     pub merging: Merging,
     /// How often the catalog is looked at for what the log doesn't show.
@@ -104,8 +109,8 @@ pub struct Summary {
 pub enum Order {
     /// Lake and source are to be compared.
     Verify(Request, Option<Answers>),
-    /// A table is to be read again; the answer is why it can't be.
-    Snapshot(TableId, oneshot::Sender<Result<(), String>>),
+    /// Something is asked of a table.
+    Table(Act, TableId, oneshot::Sender<Answer>),
 }
 
 /// The bounds of what a chunk of existing rows holds, in bytes as the source sends them.
@@ -141,6 +146,8 @@ struct Tracked<S: Source> {
     absent: bool,
     /// Why it is read again, while it is.
     reason: Option<String>,
+    /// Whether its changes are staged until it is resumed.
+    paused: bool,
     /// What it held at the start, until the stream is past it (E5).
     held: Option<S::Position>,
     /// The position from which on the stream shows it; set aside until the stream is there.
@@ -183,6 +190,8 @@ pub struct Pipeline<S: Source> {
     /// Tables that match the configuration but can't be kept.
     refused: BTreeMap<TableId, String>,
     verifying: Verifications<S>,
+    /// Those who have paused tables and wait for an answer.
+    waiting: Vec<Waiting>,
     /// `None` while it works.
     writer: Option<WriterBox<S>>,
     working: JoinSet<Worked<S>>,
@@ -243,7 +252,7 @@ impl<S: Source> Pipeline<S> {
         }
         let established = source.establish(&schemas).await?;
         source.expect(&established.identity);
-        let starts = plan_starts(standing, &catalog, &established);
+        let starts = plan_starts(standing, &catalog, &established, &settings.snapshot_modes);
         let resume = starts.resume.unwrap_or_else(|| established.oldest.clone());
         info!(source = settings.source, position = %resume, tables = schemas.len(), "following");
         let kept: Vec<_> = starts.tables.iter().filter_map(Start::kept).cloned().collect();
@@ -260,6 +269,7 @@ impl<S: Source> Pipeline<S> {
             tables: BTreeMap::new(),
             refused: catalog.refused.iter().cloned().collect(),
             verifying: Verifications::new(),
+            waiting: Vec::new(),
             writer: Some(Box::new(writer)),
             working: JoinSet::new(),
             in_writer: 0,
@@ -349,11 +359,7 @@ impl<S: Source> Pipeline<S> {
     async fn take_order(&mut self, order: Order) -> Result<()> {
         match order {
             Order::Verify(request, answers) => self.want_verified(&request, answers.as_ref()),
-            Order::Snapshot(table, answer) => {
-                let refused = self.snapshot(&table).await?;
-                // Whoever asked may be gone.
-                let _ = answer.send(refused.map_or(Ok(()), Err));
-            }
+            Order::Table(act, table, answer) => self.act(act, table, answer).await?,
         }
         Ok(())
     }
@@ -504,6 +510,7 @@ impl<S: Source> Pipeline<S> {
             to,
             now_ms: now_ms(),
         };
+        self.tell_paused();
         (self.dirty, self.applied) = (false, false);
         self.last_flush = Instant::now();
         self.give(move |mut writer| async move {
@@ -520,9 +527,11 @@ impl<S: Source> Pipeline<S> {
         let mut roster = Roster::new();
         for (id, stopped, tracked) in refused.chain(tables) {
             let progress = self.snapshots.progress(id).unwrap_or_default();
+            let paused = tracked.is_some_and(|tracked| tracked.paused);
             let state = match (&stopped, self.snapshots.progress(id).is_some()) {
                 (Some(_), _) => State::Stopped,
                 (None, true) => State::Snapshot,
+                (None, false) if paused => State::Paused,
                 (None, false) => State::Live,
             };
             let ahead = tracked.and_then(|t| t.held.as_ref()).filter(|held| !to.covers(held));
@@ -568,6 +577,7 @@ impl<S: Source> Pipeline<S> {
         self.found(report.findings).await?;
         self.durable = report.to;
         self.stream.acknowledge(&self.durable);
+        self.answer_paused();
         self.changes.all_durable();
         if let Some(writer) = &self.writer {
             let flushed = Flushed {

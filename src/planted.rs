@@ -48,11 +48,13 @@ pub enum Bug {
     StaleIndex,
     /// A table's rows are read again while it is verified (V3).
     ReadTwice,
+    /// A staged TRUNCATE is passed over.
+    ForgetTruncate,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 22] = [
+    pub const ALL: [Bug; 23] = [
         Bug::SkipChange,
         Bug::IgnoreHeld,
         Bug::AcknowledgeEarly,
@@ -75,6 +77,7 @@ impl Bug {
         Bug::OnePatch,
         Bug::StaleIndex,
         Bug::ReadTwice,
+        Bug::ForgetTruncate,
     ];
 }
 

@@ -14,11 +14,11 @@ use crate::epoch::Ledger;
 use crate::pipeline::Summary;
 use crate::{with_position, with_source};
 
-mod snapshot;
+mod act;
 mod status;
 mod verify;
 
-pub use snapshot::snapshot;
+pub use act::act;
 pub use status::{status, watch};
 pub use verify::verify;
 

@@ -5,7 +5,8 @@
 //! acknowledged. They are merged later, several epochs at once, and one commit makes all of them
 //! visible.
 //!
-//! A file holds batches of one schema. Each change is a row: `op`; `key` and `old_key`, the bytes of
+//! A file [`Holds`] rows, or one of the other steps that a table's merge takes in their order. One of
+//! rows holds batches of one schema. Each change is a row: `op`; `key` and `old_key`, the bytes of
 //! [`key`](lakeward_connectors::key); `unchanged`, the indices of columns that the source left out,
 //! four bytes each, the highest bit set where the column holds a patch; and the columns of the table as `c0`, `c1` and so on, null for a delete.
 
@@ -33,8 +34,12 @@ use serde::{Deserialize, Serialize};
 const PATCHED: u32 = 1 << 31;
 /// The columns before those of the table.
 const OWN: usize = 4;
-/// Where a file keeps the schema of its rows.
+/// Where a file keeps the schema of its rows, or of those to come.
 const SCHEMA: &str = "lakeward.schema";
+/// Where a file of columns keeps what the source has, if the table has something else.
+const SOURCE: &str = "lakeward.source";
+/// Where a file that empties the table keeps when that was committed, microseconds of Unix time.
+const COMMITTED: &str = "lakeward.committed";
 
 /// A file of changes, as an epoch file names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,9 +50,40 @@ pub struct Staged {
     pub bytes: u64,
     /// How many changes it holds.
     pub changes: u64,
+    /// What it holds.
+    #[serde(default, skip_serializing_if = "Holds::is_rows")]
+    pub holds: Holds,
     /// When it was written, milliseconds of Unix time; for people.
     #[serde(default)]
     pub at_ms: i64,
+}
+
+/// Which step a file is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Holds {
+    /// Rows come, change and go.
+    #[default]
+    Rows,
+    /// Columns came or went.
+    Columns,
+    /// All rows are gone.
+    Truncate,
+}
+
+impl Holds {
+    fn is_rows(&self) -> bool {
+        *self == Self::Rows
+    }
+}
+
+/// The columns that a table has from a file of [`Holds::Columns`] on.
+#[derive(Debug, Clone)]
+pub struct Columns {
+    /// Of the lake's rows.
+    pub lake: Arc<TableSchema>,
+    /// Of the source's, where they are other.
+    pub source: Option<Arc<TableSchema>>,
 }
 
 /// The bytes of a file with the changes of `batches`, which are all of one schema.
@@ -58,13 +94,38 @@ pub fn encode(batches: &[Batch]) -> Result<Bytes> {
     let Some(first) = batches.first() else {
         return Err(Error::internal("nothing to stage"));
     };
-    let schema = file_schema(&first.schema);
-    let text = serde_json::to_string(&*first.schema).map_err(fault)?;
+    file(&first.schema, Vec::new(), batches)
+}
+
+/// The bytes of a file that says which columns the table has from here on.
+///
+/// # Errors
+/// When they can't be written: a bug.
+pub fn encode_columns(columns: &Columns) -> Result<Bytes> {
+    let source = columns.source.as_ref().map(|source| serde_json::to_string(&**source));
+    let source = source.transpose().map_err(fault)?;
+    let known = source.map(|text| KeyValue::new(SOURCE.to_owned(), text));
+    file(&columns.lake, known.into_iter().collect(), &[])
+}
+
+/// The bytes of a file that says that all rows of the table are gone, by a transaction that was
+/// committed at `micros` of Unix time.
+///
+/// # Errors
+/// When they can't be written: a bug.
+pub fn encode_truncate(schema: &TableSchema, micros: Option<i64>) -> Result<Bytes> {
+    let known = micros.map(|micros| KeyValue::new(COMMITTED.to_owned(), micros.to_string()));
+    file(schema, known.into_iter().collect(), &[])
+}
+
+fn file(of: &TableSchema, mut known: Vec<KeyValue>, batches: &[Batch]) -> Result<Bytes> {
+    let schema = file_schema(of);
+    known.push(KeyValue::new(SCHEMA.to_owned(), serde_json::to_string(of).map_err(fault)?));
     let properties = WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
         .set_statistics_enabled(EnabledStatistics::None)
         .set_max_row_group_row_count(Some(64 * 1024))
-        .set_key_value_metadata(Some(vec![KeyValue::new(SCHEMA.to_owned(), text)]))
+        .set_key_value_metadata(Some(known))
         .build();
     let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties));
     let mut writer = writer.map_err(fault)?;
@@ -130,6 +191,8 @@ fn rows(batch: &Batch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
 /// The batches of a file, one at a time; an error where it is not what [`encode`] wrote.
 pub struct Reader {
     schema: Arc<TableSchema>,
+    source: Option<Arc<TableSchema>>,
+    committed: Option<i64>,
     batches: parquet::arrow::arrow_reader::ParquetRecordBatchReader,
 }
 
@@ -141,16 +204,30 @@ impl Reader {
     pub fn open(bytes: Bytes, changes: usize) -> Result<Self> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(damaged)?;
         let known = builder.metadata().file_metadata().key_value_metadata();
-        let known = known.and_then(|all| all.iter().find(|entry| entry.key == SCHEMA));
-        let text = known.and_then(|entry| entry.value.as_deref()).unwrap_or_default();
-        let schema: TableSchema = serde_json::from_str(text).map_err(damaged)?;
+        let value = |key: &str| {
+            let entry = known.and_then(|all| all.iter().find(|entry| entry.key == key));
+            entry.and_then(|entry| entry.value.as_deref())
+        };
+        let schema = serde_json::from_str(value(SCHEMA).unwrap_or_default()).map_err(damaged)?;
+        let source = value(SOURCE).map(serde_json::from_str).transpose().map_err(damaged)?;
+        let committed = value(COMMITTED).map(str::parse).transpose().map_err(damaged)?;
         let batches = builder.with_batch_size(changes).build().map_err(damaged)?;
-        Ok(Self { schema: Arc::new(schema), batches })
+        Ok(Self { schema: Arc::new(schema), source: source.map(Arc::new), committed, batches })
     }
 
     /// The schema of its rows.
     pub fn schema(&self) -> &Arc<TableSchema> {
         &self.schema
+    }
+
+    /// What a file of columns says.
+    pub fn columns(&self) -> Columns {
+        Columns { lake: Arc::clone(&self.schema), source: self.source.clone() }
+    }
+
+    /// When the rows went, in a file that says that all have; microseconds of Unix time.
+    pub fn committed(&self) -> Option<i64> {
+        self.committed
     }
 
     fn batch(&self, rows: &RecordBatch) -> Result<Batch> {

@@ -1,5 +1,6 @@
 //! The start of a source: from what the lake holds and the catalog says to what each table does.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,19 @@ use crate::writer::{Standing, Writer};
 /// The longest a start waits for the daemon that may still be writing (E9).
 const LEASE_MAX: Duration = Duration::from_secs(5);
 
+/// What becomes of the rows that a table has when it is first kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum SnapshotMode {
+    /// They are read.
+    #[default]
+    Initial,
+    /// They are not: the lake's table begins without rows, and follows from then on.
+    Schema,
+    /// They are not read either. What the lake has of the table stays: it is the table's as of this
+    /// position, written as the source writes it, or of now.
+    Never(Option<String>),
+}
+
 /// What one table does at the start.
 #[derive(Debug)]
 pub enum Start<P> {
@@ -28,6 +42,8 @@ pub enum Start<P> {
         held: P,
         /// What its snapshot still has to read.
         progress: Progress,
+        /// Whether its rows stay as they are until it is resumed.
+        paused: bool,
     },
     /// Its rows are read: for the first time, or again for this reason.
     Read {
@@ -35,6 +51,20 @@ pub enum Start<P> {
         id: TableId,
         /// Why it is read again.
         reason: Option<String>,
+    },
+    /// It takes over the rows that the lake has of it.
+    Adopt {
+        /// Its schema in the source.
+        schema: Arc<TableSchema>,
+        /// What they hold.
+        held: P,
+    },
+    /// It can't go on, and is not read again by itself.
+    Stay {
+        /// Its schema in the source.
+        schema: Arc<TableSchema>,
+        /// Why.
+        reason: String,
     },
     /// The source has it no more.
     Gone {
@@ -49,8 +79,8 @@ impl<P> Start<P> {
     /// The schema of a table that goes on.
     pub fn kept(&self) -> Option<&Arc<TableSchema>> {
         match self {
-            Start::Keep { schema, .. } => Some(schema),
-            _ => None,
+            Start::Keep { schema, .. } | Start::Adopt { schema, .. } => Some(schema),
+            Start::Read { .. } | Start::Stay { .. } | Start::Gone { .. } => None,
         }
     }
 }
@@ -93,16 +123,69 @@ pub async fn open_writer<P: Position>(
     Writer::open(lake.clone(), source, nonce, settings.merging.clone()).await
 }
 
-/// Decides what each table does (E5, E6, P9).
+/// Why the log does not lead on from what a table holds, if it doesn't.
+fn lost<P: Position>(held: &P, established: &Established<P>) -> Option<String> {
+    let newest = established.newest.as_ref().filter(|_| !planted::is(Bug::KeepLost));
+    if newest.is_some_and(|newest| !newest.covers(held)) {
+        return Some(format!(
+            "gap: the source has lost changes that the lake holds, in a fail-over or a restore: its \
+             log lacks some of {held}"
+        ));
+    }
+    (!held.covers(&established.oldest)).then(|| {
+        let oldest = &established.oldest;
+        format!("gap: the log no longer holds what follows {held}; it starts at {oldest}")
+    })
+}
+
+impl<P: Position> Starts<P> {
+    /// A table goes on from what it holds.
+    fn resume_at(&mut self, held: &P) {
+        self.resume = Some(match self.resume.take() {
+            Some(resume) => resume.meet(held),
+            None => held.clone(),
+        });
+    }
+
+    /// A table that no epoch knows.
+    fn first(&mut self, schema: &Arc<TableSchema>, from: Option<&str>, log: &Established<P>) {
+        let id = schema.id.clone();
+        let Some(from) = from else {
+            self.tables.push(Start::Read { id, reason: None });
+            return;
+        };
+        let schema = Arc::clone(schema);
+        let held = P::try_from(from.to_owned()).map_err(|error| error.to_string());
+        let held = held.and_then(|held| match lost(&held, log) {
+            Some(reason) => Err(reason),
+            None => Ok(held),
+        });
+        match held {
+            Ok(held) => {
+                self.resume_at(&held);
+                self.tables.push(Start::Adopt { schema, held });
+            }
+            Err(reason) => self.tables.push(Start::Stay { schema, reason }),
+        }
+    }
+}
+
+/// Decides what each table does (E5, E6, P9). `modes`: of tables whose rows are not simply read.
 pub fn plan_starts<P: Position>(
     standing: Option<Standing<P>>,
     catalog: &Catalog<P>,
     established: &Established<P>,
+    modes: &BTreeMap<TableId, SnapshotMode>,
 ) -> Starts<P> {
     let mut starts = Starts { tables: Vec::new(), resume: None, unseen: Vec::new() };
+    let from = |id: &TableId| match modes.get(id) {
+        Some(SnapshotMode::Never(from)) => from.as_deref(),
+        _ => None,
+    };
     let Some(standing) = standing else {
-        let new = catalog.tables.iter().map(|listed| &listed.schema.id);
-        starts.tables.extend(new.map(|id| Start::Read { id: id.clone(), reason: None }));
+        for listed in &catalog.tables {
+            starts.first(&listed.schema, from(&listed.schema.id), established);
+        }
         return starts;
     };
     let replaced = standing.identity != established.identity && !established.continues;
@@ -119,7 +202,7 @@ pub fn plan_starts<P: Position>(
     for listed in &catalog.tables {
         let id = listed.schema.id.clone();
         let Some((member, schema)) = members.remove(&id) else {
-            starts.tables.push(Start::Read { id, reason: None });
+            starts.first(&listed.schema, from(&id), established);
             continue;
         };
         let held = member.held.unwrap_or_else(|| standing.to.clone());
@@ -131,27 +214,24 @@ pub fn plan_starts<P: Position>(
             (Some(_), _) if replaced => {
                 Some("gap: the database, publication or slot is another one now".to_owned())
             }
-            (Some(_), _) if newest.is_some_and(|newest| !newest.covers(&held)) => Some(format!(
-                "gap: the source has lost changes that the lake holds, in a fail-over or a restore: \
-                 its log lacks some of {held}"
-            )),
-            (Some(_), _) if !held.covers(&established.oldest) => Some(format!(
-                "gap: the log no longer holds what follows {held}; it starts at {}",
-                established.oldest
-            )),
             (Some(_), _) if member.progress.staged => {
-                Some(member.reason.unwrap_or_else(|| "it was being read".to_owned()))
+                let reason = member.reason.unwrap_or_else(|| "it was being read".to_owned());
+                lost(&held, established).or(Some(reason))
             }
-            _ => None,
+            (Some(_), _) => lost(&held, established),
         };
         match (schema, reason) {
             (Some(schema), None) => {
-                starts.resume = Some(match starts.resume.take() {
-                    _ if planted::is(Bug::ResumeAtEnd) => standing.to.clone(),
-                    Some(resume) => resume.meet(&held),
-                    None => held.clone(),
-                });
-                starts.tables.push(Start::Keep { schema, held, progress: member.progress });
+                match planted::is(Bug::ResumeAtEnd) {
+                    true => starts.resume = Some(standing.to.clone()),
+                    false => starts.resume_at(&held),
+                }
+                let (progress, paused) = (member.progress, member.state == State::Paused);
+                starts.tables.push(Start::Keep { schema, held, progress, paused });
+            }
+            (_, Some(reason)) if modes.contains_key(&id) && !member.progress.staged => {
+                let schema = Arc::clone(&listed.schema);
+                starts.tables.push(Start::Stay { schema, reason });
             }
             (_, reason) => starts.tables.push(Start::Read { id, reason }),
         }

@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use lakeward_connectors::schema::{TableId, TableSchema};
 use lakeward_connectors::source::{KeyText, Position};
-use lakeward_connectors::{Error, Result};
+use lakeward_connectors::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 
 use crate::buffer::Work;
@@ -21,6 +21,7 @@ use crate::epoch::{Before, Entry, EpochFile, Ledger, Member, Progress, Roster, S
 use crate::planted::{self, Bug};
 use crate::verify::Findings;
 
+mod applying;
 mod maintain;
 mod size;
 mod slot;
@@ -143,6 +144,7 @@ impl<P: Position> Writer<P> {
         }
         let app_id = self.ledger.app_id();
         let (fence_id, next) = (self.ledger.fence_id(), self.ledger.next() as i64);
+        let lake = self.lake.clone();
         let mut members = BTreeMap::new();
         let mut fenced = next;
         for id in ids {
@@ -158,13 +160,18 @@ impl<P: Position> Writer<P> {
                 fenced = fenced.max(found);
                 txn = table.txn(&app_id);
             }
-            let schema = table.source_schema().cloned();
+            let mut schema = table.source_schema().cloned();
             let Some(member) = file.holds(&id, txn) else { continue };
-            slot.take_over(&member.staged);
             let mut start = member.clone();
+            match slot.take_over(&member.staged, &lake).await {
+                Ok(staged) => schema = staged.or(schema),
+                Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+                Err(error) => (start.state, start.reason) = (State::Gap, Some(error.full())),
+            }
             if let Some(reason) = slot.is_of_another_shape() {
                 (start.state, start.reason) = (State::Gap, Some(reason));
             }
+            slot.paused = start.state == State::Paused;
             members.insert(id.clone(), (start, schema));
             self.members.insert(id, member);
         }
@@ -244,6 +251,11 @@ impl<P: Position> Writer<P> {
         self.tables.values().all(Slot::is_settled)
     }
 
+    /// Whether no commit of that table is to come from what was merged before.
+    pub fn is_at_rest(&self, id: &TableId) -> bool {
+        self.tables.get(id).is_none_or(Slot::is_at_rest)
+    }
+
     /// Whether a merge has ended, and waits for a flush that commits it.
     pub fn is_merged(&self) -> bool {
         self.tables.values().any(Slot::is_merged)
@@ -260,7 +272,7 @@ impl<P: Position> Writer<P> {
         for (id, slot) in &mut self.tables {
             slot.start_merge(&self.lake, self.merging.cadence, now);
             if slot.is_merging() {
-                let member = self.members.get(id).filter(|member| member.state == State::Live);
+                let member = self.members.get(id).filter(|member| member.state.is_whole());
                 let held = member.and_then(|member| member.held.clone());
                 self.merging_to.insert(id.clone(), held);
                 return;
@@ -328,6 +340,9 @@ impl<P: Position> Writer<P> {
     /// When the store does not answer, another daemon is ahead, or somebody else's commit got in
     /// the way: the source then starts over from the lake, which says how far it got.
     pub async fn flush(&mut self, mut plan: Plan<P>) -> Result<Report<P>> {
+        for (id, slot) in &mut self.tables {
+            slot.paused = plan.members.get(id).is_some_and(|m| m.state == State::Paused);
+        }
         self.apply(std::mem::take(&mut plan.work)).await?;
         for slot in self.tables.values_mut() {
             slot.take_in(self.merging.cadence).await?;
@@ -375,7 +390,7 @@ impl<P: Position> Writer<P> {
         let (mut missing, mut lost) = (BTreeMap::new(), Vec::new());
         for (id, slot) in &mut self.tables {
             let Some(member) = plan.members.get_mut(id) else { continue };
-            if !matches!(member.state, State::Live | State::Snapshot) && slot.is_mirror() {
+            if !member.state.is_kept() && slot.is_mirror() {
                 slot.drop_staged();
             }
             if let Some((state, reason)) = slot.fault.take() {
@@ -411,9 +426,7 @@ impl<P: Position> Writer<P> {
 
     /// The tables that this epoch commits.
     fn pending<'a>(&'a self, plan: &'a Plan<P>) -> impl Iterator<Item = &'a TableId> {
-        let kept = |id: &TableId| {
-            plan.members.get(id).is_some_and(|m| matches!(m.state, State::Live | State::Snapshot))
-        };
+        let kept = |id: &TableId| plan.members.get(id).is_some_and(|m| m.state.is_kept());
         self.tables
             .iter()
             .filter(move |(id, slot)| {

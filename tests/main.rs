@@ -8,6 +8,8 @@
 mod behavior;
 mod docs;
 mod kill;
+mod manual;
+mod package;
 mod readers;
 mod simulation;
 mod support;
@@ -43,6 +45,8 @@ fn all(args: &Arguments) -> Res<Vec<Job>> {
     all.extend(behavior::jobs(&select)?);
     all.extend(docs::jobs(&select));
     all.extend(kill::jobs(&select));
+    all.extend(manual::jobs(&select));
+    all.extend(package::jobs(&select));
     all.extend(readers::jobs(&select));
     all.extend(simulation::jobs(&select));
     Ok(all)

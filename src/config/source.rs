@@ -118,6 +118,16 @@ macro_rules! with_position {
     };
 }
 
+/// Whether a text is a position of that kind of database, or why it isn't.
+pub(super) fn is_position(kind: &str, text: &str) -> Result<(), String> {
+    let text = text.to_owned();
+    match kind {
+        "postgres" => postgres::position::Lsn::try_from(text).map(drop).map_err(|e| e.to_string()),
+        "mysql" => mysql::position::Place::try_from(text).map(drop),
+        _ => mongodb::position::Position::try_from(text).map(drop).map_err(|e| e.to_string()),
+    }
+}
+
 /// What verifications read a second, unless the configuration says otherwise.
 const VERIFY_RATE: u64 = 16 << 20;
 
@@ -201,7 +211,7 @@ impl Reader<'_> {
             }
         };
         let table = self.table(&format!("source.{name}.{kind}"), of.get(kind)?)?;
-        let per_table = self.tables(name, of);
+        let per_table = self.tables(name, kind, of);
         let section = Section { source: name, kind, at, table };
         let snapshot_connections = self.snapshot_connections(&section);
         let database = match kind {

@@ -8,8 +8,10 @@ use toml::de::DeTable;
 
 use super::lake::duration;
 use super::reader::{Item, Reader};
+use super::source::is_position;
 use crate::delta::Merge;
 use crate::shape::{Changes, ColumnFilter, Filter, Mask, MaskKey, Mode, PartitionBy, Shape};
+use crate::start::SnapshotMode;
 
 /// What `[source.NAME.table."…"]` says of a source's tables.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -20,6 +22,8 @@ pub struct PerTable {
     pub merge: BTreeMap<TableId, Merge>,
     /// How far apart merges are at least.
     pub merge_interval: BTreeMap<TableId, Duration>,
+    /// What becomes of rows that a table has when it is first kept, where it is not the default.
+    pub snapshot_modes: BTreeMap<TableId, SnapshotMode>,
     /// What is other than in the source.
     pub shapes: BTreeMap<TableId, Shape>,
     /// The same of all other tables.
@@ -27,7 +31,9 @@ pub struct PerTable {
 }
 
 /// The keys of a table's section.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 11] = [
+    "snapshot",
+    "from",
     "merge",
     "merge_interval",
     "text_columns",
@@ -41,7 +47,7 @@ const KEYS: [&str; 9] = [
 
 impl Reader<'_> {
     /// The sections of the tables of the source `name`.
-    pub(super) fn tables(&mut self, name: &str, of: &DeTable<'_>) -> PerTable {
+    pub(super) fn tables(&mut self, name: &str, kind: &str, of: &DeTable<'_>) -> PerTable {
         let mut found = PerTable { shape: self.policy(name, of), ..PerTable::default() };
         let Some(item) = of.get("table") else { return found };
         let Some(tables) = self.table(&format!("source.{name}.table"), item) else {
@@ -74,10 +80,42 @@ impl Reader<'_> {
                 let columns = columns.into_iter().map(|(_, column)| column).collect();
                 found.text_columns.insert(id.clone(), columns);
             }
+            let mode = self.snapshot_mode(&place, kind, table);
+            found.snapshot_modes.extend(mode.map(|mode| (id.clone(), mode)));
             let shape = self.shape(&place, table, &found.shape);
             found.shapes.insert(id, shape);
         }
         found
+    }
+
+    /// What becomes of rows that the table has; `None`: they are read.
+    fn snapshot_mode(
+        &mut self,
+        place: &str,
+        kind: &str,
+        table: &DeTable<'_>,
+    ) -> Option<SnapshotMode> {
+        let parse = |text: &str| match text {
+            "initial" => Some(SnapshotMode::Initial),
+            "schema" => Some(SnapshotMode::Schema),
+            "never" => Some(SnapshotMode::Never(None)),
+            _ => None,
+        };
+        let wanted = "\"initial\", \"schema\" or \"never\"";
+        let item = table.get("snapshot");
+        let mode = item.and_then(|i| self.parsed(&format!("{place} snapshot"), i, wanted, parse));
+        let Some(item) = table.get("from") else {
+            return mode.filter(|mode| *mode != SnapshotMode::Initial);
+        };
+        let from = self.text(&format!("{place} from"), item);
+        if mode != Some(SnapshotMode::Never(None)) {
+            let why = "says from where the lake's rows are followed; it wants snapshot = \"never\"";
+            self.fault(item.span().start, format!("{place} from {why}"));
+        }
+        if let Some(Err(why)) = from.as_deref().map(|from| is_position(kind, from)) {
+            self.fault(item.span().start, format!("{place} from: {why}"));
+        }
+        Some(SnapshotMode::Never(from))
     }
 
     /// What becomes of columns that come and go, in all tables of a source.

@@ -95,13 +95,16 @@ impl Layout {
     /// A column that is already there must have the type that its rows come in.
     fn check_types(&self, schema: &TableSchema) -> Result<()> {
         for column in &schema.columns {
-            let found = self.position(&column.name).map(|at| self.arrow.field(at).data_type());
-            if found != Some(&column.kind.arrow()) {
+            let at = self.position(&column.name);
+            if at.map(|at| self.arrow.field(at).data_type()) != Some(&column.kind.arrow()) {
+                let found = at.and_then(|at| self.fields.get(at)).map(|field| &field.kind);
                 return Err(Error::table(
                     schema.id.clone(),
                     "a column of the Delta table has another type than its rows come in",
                 )
                 .with("column", &column.name)
+                .with("type there", found.unwrap_or(&Value::Null))
+                .with("type of its rows", delta_type(&column.kind))
                 .remedy("`lakeward snapshot` reads the table again"));
             }
         }

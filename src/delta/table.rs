@@ -233,6 +233,23 @@ impl Table {
         Ok(())
     }
 
+    /// Begins to keep a table of `schema` with the rows that are there, whoever wrote them.
+    ///
+    /// # Errors
+    /// [`Table`](lakeward_connectors::ErrorKind::Table) when they lack a column of `schema`, or have
+    /// it in another type.
+    pub fn take_on(&mut self, schema: &Arc<TableSchema>) -> Result<()> {
+        let layout = self.layout.as_ref().filter(|_| self.rows() > 0);
+        let lacks = |name: &String| layout.is_some_and(|there| there.position(name).is_none());
+        if let Some(column) = schema.columns.iter().map(|c| &c.name).find(|name| lacks(name)) {
+            let message = "the lake's table lacks a column that the source's has";
+            return Err(Error::table(schema.id.clone(), message).with("column", column).remedy(
+                "add it there with its values, or leave it out: columns = [\"*\", \"!…\"]",
+            ));
+        }
+        self.extend(schema)
+    }
+
     /// Has the table partitioned by those columns, from the time on at which it begins anew.
     pub fn partition_by(&mut self, columns: Vec<String>) {
         self.partition = columns;

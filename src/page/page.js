@@ -7,7 +7,7 @@
 const EVERY = 1000;        // milliseconds between two questions
 const PATIENCE = 8000;     // an answer that takes longer is none
 const REORDER = 4000;      // rows sorted by what changes all the time move no more often
-const URGENCY = ["stopped", "gap", "snapshot", "staged", "live"];
+const URGENCY = ["stopped", "gap", "snapshot", "staged", "paused", "live"];
 const KINDS = { postgres: "PostgreSQL", mysql: "MySQL, MariaDB", mongodb: "MongoDB" };
 
 // ---- the look: before the body is drawn, so that nothing flashes ---------------------------------
@@ -240,6 +240,13 @@ function newRow(source, table) {
   return { body: make("tbody", "table", row, note), cells, word, chart, when, version, why, progress, note };
 }
 
+// What of a table is durable, and not seen by readers.
+function waits(table) {
+  if (table.state === "paused") return `${plural(table.staged, "change waits", "changes wait")} for lakeward resume`;
+  if (!table.staged) return "";
+  return `${plural(table.staged, "change is", "changes are")} durable and not merged yet; readers see an earlier position`;
+}
+
 function fillRow(row, table, now) {
   state(row.word, table.state);
   for (const { key, text } of COLUMNS) {
@@ -252,8 +259,8 @@ function fillRow(row, table, now) {
   put(row.when, ago(table.commit_ms, now));
   put(row.version, table.version == null ? "" : `v${table.version}`);
   row.body.classList.toggle("lost", isLost(table));
-  row.note.hidden = !table.reason && !table.snapshot && !table.staged;
-  const why = table.reason ?? (table.staged > 0 ? `${plural(table.staged, "change is", "changes are")} durable and not merged yet; readers see an earlier position` : "");
+  row.note.hidden = !table.reason && !table.snapshot && !table.staged && table.state !== "paused";
+  const why = table.reason ?? waits(table);
   put(row.why, why);
   row.why.hidden = !why;
   reading(row.progress, table);

@@ -134,6 +134,7 @@ impl<S: Source> Pipeline<S> {
             (Some(_), _) => State::Stopped,
             (None, Some(_)) if gap => State::Gap,
             (None, Some(_)) => State::Snapshot,
+            (None, None) if tracked.paused => State::Paused,
             (None, None) => State::Live,
         }
     }

@@ -12,7 +12,7 @@ use super::{Look, Pipeline, Tracked, look};
 use crate::buffer::Step;
 use crate::epoch::Progress;
 use crate::planted::{self, Bug};
-use crate::start::Start;
+use crate::start::{SnapshotMode, Start};
 
 impl<S: Source> Pipeline<S> {
     /// Starts keeping one table as the lake and the catalog say.
@@ -23,7 +23,7 @@ impl<S: Source> Pipeline<S> {
         look: &Look<S>,
     ) -> Result<()> {
         match start {
-            Start::Keep { schema, held, progress } => {
+            Start::Keep { schema, held, progress, paused } => {
                 let id = schema.id.clone();
                 let held = Some(held).filter(|held| !self.changes.position().covers(held));
                 self.changes.add(id.clone(), held.clone());
@@ -41,6 +41,7 @@ impl<S: Source> Pipeline<S> {
                     absent: false,
                     stopped: None,
                     reason: None,
+                    paused,
                     held,
                     joins: None,
                     drift,
@@ -52,6 +53,16 @@ impl<S: Source> Pipeline<S> {
                 let Some(listed) = listed else { return Ok(()) };
                 self.join(listed.schema.clone(), look, reason).await?;
             }
+            Start::Adopt { schema, held } => {
+                self.open(&schema.id).await?;
+                self.track(schema.clone());
+                self.adopt(schema, held);
+            }
+            Start::Stay { schema, reason } => {
+                self.open(&schema.id).await?;
+                self.track(schema.clone());
+                self.stop_table(&schema.id, reason);
+            }
             Start::Gone { id, schema } => {
                 let reason = "it is not in the source any more, or not selected; \
                               its rows stay as they are"
@@ -62,6 +73,7 @@ impl<S: Source> Pipeline<S> {
                     stopped: Some(reason),
                     absent: true,
                     reason: None,
+                    paused: false,
                     held: None,
                     joins: None,
                     drift: None,
@@ -80,27 +92,23 @@ impl<S: Source> Pipeline<S> {
         reason: Option<String>,
     ) -> Result<()> {
         let id = schema.id.clone();
-        let has_rows = match &mut self.writer {
-            Some(writer) => writer.add(&id).await? && !planted::is(Bug::ForgetMember),
-            None => return Err(Error::internal("a table joins while the writer works")),
-        };
+        let has_rows = self.open(&id).await? && !planted::is(Bug::ForgetMember);
+        let known = self.tables.contains_key(&id);
+        self.track(schema.clone());
+        // With a reason it was being read because somebody asked for it.
+        let mode = self.settings.snapshot_modes.get(&id).filter(|_| reason.is_none()).cloned();
+        if let Some(mode) = mode {
+            match known {
+                true => self.stop_table(&id, "it was made again".to_owned()),
+                false => self.begin_without_rows(schema, look, &mode, has_rows),
+            }
+            return Ok(());
+        }
         let reason = reason.or_else(|| {
             has_rows.then(|| "the lake has rows of it whose position nobody knows".to_owned())
         });
-        self.tables.insert(
-            id.clone(),
-            Tracked {
-                schema: schema.clone(),
-                absent: false,
-                stopped: None,
-                reason: None,
-                held: None,
-                joins: None,
-                drift: None,
-            },
-        );
         if has_rows || reason.is_some() {
-            self.read_again(schema, look, reason.unwrap_or_default());
+            self.read_anew(schema, look, reason.unwrap_or_default());
             return Ok(());
         }
         info!(table = %id, "new table: reading its rows");
@@ -113,8 +121,79 @@ impl<S: Source> Pipeline<S> {
         Ok(())
     }
 
+    /// Opens the lake's table; says whether it has rows.
+    async fn open(&mut self, id: &TableId) -> Result<bool> {
+        match &mut self.writer {
+            Some(writer) => writer.add(id).await,
+            None => Err(Error::internal("a table joins while the writer works")),
+        }
+    }
+
+    /// Notes a table of which nothing is known yet.
+    fn track(&mut self, schema: Arc<TableSchema>) {
+        let id = schema.id.clone();
+        let tracked = Tracked {
+            schema,
+            absent: false,
+            stopped: None,
+            reason: None,
+            paused: false,
+            held: None,
+            joins: None,
+            drift: None,
+        };
+        self.tables.insert(id, tracked);
+    }
+
+    /// Follows a table from what the lake's rows of it hold, which may be ahead of the stream.
+    fn adopt(&mut self, schema: Arc<TableSchema>, held: S::Position) {
+        let id = schema.id.clone();
+        info!(table = %id, position = %held, "following the table from what the lake has of it");
+        let ahead = Some(held).filter(|held| !self.changes.position().covers(held));
+        self.changes.add(id.clone(), ahead.clone());
+        self.changes.push(&id, Step::Adopt(schema.clone()));
+        if let Some(tracked) = self.tables.get_mut(&id) {
+            tracked.held = ahead;
+        }
+        self.stream.set_table(schema);
+        self.dirty = true;
+    }
+
+    /// Follows a table from now on, and reads none of its rows.
+    fn begin_without_rows(
+        &mut self,
+        schema: Arc<TableSchema>,
+        look: &Look<S>,
+        mode: &SnapshotMode,
+        has_rows: bool,
+    ) {
+        let reason = match mode {
+            SnapshotMode::Schema if has_rows => {
+                "the lake has rows of it, and snapshot = \"schema\" begins with none; move them \
+                 away, or say \"never\""
+            }
+            SnapshotMode::Never(Some(_)) => {
+                "it came while the source was being followed, and `from` is a position of before; \
+                 restart Lakeward"
+            }
+            // A transaction that the log is in the midst of lies below.
+            _ => return self.adopt(schema, look.high.clone()),
+        };
+        self.stop_table(&schema.id, reason.to_owned());
+    }
+
     /// Reads a table again from the start, into a new generation beside the visible rows (S9).
+    /// One whose rows are not to be read stops.
     pub(super) fn read_again(&mut self, schema: Arc<TableSchema>, look: &Look<S>, reason: String) {
+        if self.settings.snapshot_modes.contains_key(&schema.id) {
+            self.stop_table(&schema.id, reason);
+            return;
+        }
+        self.read_anew(schema, look, reason);
+    }
+
+    /// The same, because somebody asks for it.
+    pub(super) fn read_anew(&mut self, schema: Arc<TableSchema>, look: &Look<S>, reason: String) {
         warn!(table = %schema.id, reason, "reading the table again");
         self.stream.remove_table(&schema.id);
         if let Some(tracked) = self.tables.get_mut(&schema.id) {
@@ -136,6 +215,7 @@ impl<S: Source> Pipeline<S> {
         if let Some(tracked) = self.tables.get_mut(&id) {
             tracked.schema = schema.clone();
             tracked.stopped = None;
+            tracked.paused = false;
             tracked.held = None;
             tracked.drift = None;
             tracked.joins = Some(look.high.clone());
@@ -193,30 +273,6 @@ impl<S: Source> Pipeline<S> {
         Ok(())
     }
 
-    /// Reads a table again because somebody asks for it, unless that is under way; or says why it
-    /// can't be.
-    pub(super) async fn snapshot(&mut self, table: &TableId) -> Result<Option<String>> {
-        if let Some(reason) = self.refused.get(table) {
-            return Ok(Some(reason.clone()));
-        }
-        let Some(tracked) = self.tables.get(table) else {
-            return Ok(Some("this source has no such table".to_owned()));
-        };
-        if tracked.stopped.is_none() && self.snapshots.is_staged(table) {
-            return Ok(None);
-        }
-        let (catalog, look) = look(&mut self.source).await?;
-        let listed = catalog.tables.iter().find(|listed| listed.schema.id == *table);
-        match listed {
-            Some(listed) => {
-                let reason = "lakeward snapshot was asked for".to_owned();
-                self.read_again(listed.schema.clone(), &look, reason);
-                Ok(None)
-            }
-            None => Ok(Some("it is not in the source any more, or not selected".to_owned())),
-        }
-    }
-
     /// Whether the values of a column are nobody's business: then no reason may quote one.
     pub(super) fn hides(&self, table: &TableId, column: &str) -> bool {
         self.settings.merging.shape_of(table).hides(column)
@@ -232,6 +288,7 @@ impl<S: Source> Pipeline<S> {
         let Some(tracked) = self.tables.get_mut(table) else { return };
         warn!(%table, reason, "table stopped");
         tracked.stopped = Some(reason);
+        tracked.paused = false;
         tracked.reason = None;
         tracked.joins = None;
         tracked.drift = None;

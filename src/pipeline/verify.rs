@@ -158,6 +158,9 @@ impl<S: Source> Pipeline<S> {
         if let Some(reason) = &tracked.stopped {
             return Err(Skip { reason: "it is stopped".to_owned(), cause: Some(reason.clone()) });
         }
+        if tracked.paused {
+            return Err("it is paused".into());
+        }
         if !matches!(tracked.schema.identity, Identity::Key(_)) {
             return Err("it has no key by which rows could be compared".into());
         }

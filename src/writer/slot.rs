@@ -3,29 +3,30 @@
 //! A table whose merges rewrite much more than they bring, and take long, is *slow*: from then on
 //! its changes are staged, and a task of its own merges what several epochs have staged, while the
 //! other tables go on. The merge is committed by the next epoch after it is done (the epoch's
-//! *before* names the files, its *after* doesn't).
+//! *before* names the files, its *after* doesn't). All that comes for a table that is *paused* is staged,
+//! and merged once it is resumed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use lakeward_connectors::batch::Batch;
-use lakeward_connectors::key::key_texts;
-use lakeward_connectors::schema::{Evolution, Identity, TableId, TableSchema};
+use lakeward_connectors::schema::{TableId, TableSchema};
 use lakeward_connectors::source::KeyText;
 use lakeward_connectors::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::applying::{self, Applying, Found, merge, open};
 use super::size::{Committed, Size};
 use crate::buffer::Step;
-use crate::collapse::collapse;
 use crate::delta::{Lake, Merge, Origin, Table};
 use crate::epoch::State;
 use crate::pipeline::now_ms;
 use crate::planted::{self, Bug};
-use crate::shape::{Changes, Mode, Shape, Shaping, mark_deleted};
-use crate::staged::{self, Reader, Staged};
+use crate::shape::{Mode, Shape, Shaping};
+use crate::staged::{self, Columns, Holds, Staged};
 use crate::verify::Task;
 
 use super::verify::Comparison;
@@ -35,8 +36,6 @@ use super::verify::Comparison;
 const REST: u32 = 4;
 /// Staged changes of so many bytes are merged without a rest.
 const STAGED_MOST: u64 = 256 << 20;
-/// So many changes of a staged file are decoded at once.
-const CHANGES: usize = 16 * 1024;
 
 /// How the tables of a source are kept.
 #[derive(Debug, Clone, Default)]
@@ -104,6 +103,8 @@ pub(super) struct Slot {
     merged: Vec<Staged>,
     /// Merges are at least so far apart, if that was asked for.
     interval: Option<Duration>,
+    /// Whether nothing is merged until somebody says so.
+    pub(super) paused: bool,
     shape: Shape,
     /// The shape for rows of the schema that came last.
     shaping: Option<Arc<Shaping>>,
@@ -128,21 +129,8 @@ pub(super) struct Slot {
 /// What became of a merge.
 struct Merged {
     table: Table,
-    /// How many of the staged files it took.
-    files: usize,
-    outcome: Result<Found>,
+    outcome: Result<applying::Merge>,
     took: Duration,
-}
-
-/// What applying changes found.
-#[derive(Default)]
-struct Found {
-    missing: Vec<KeyText>,
-    /// Bytes of files that were written again, and of those that came.
-    copied: u64,
-    brought: u64,
-    /// Rows that came.
-    rows: u64,
 }
 
 impl Slot {
@@ -153,6 +141,7 @@ impl Slot {
         let shaping = origin.and_then(|origin| Shaping::new(&shape, &origin.source, known).ok());
         Self {
             interval,
+            paused: false,
             shape,
             shaping: shaping.map(Arc::new),
             size: Size::default().of(&table),
@@ -173,10 +162,26 @@ impl Slot {
         }
     }
 
-    /// Takes over changes that an epoch file names.
-    pub(super) fn take_over(&mut self, staged: &[Staged]) {
+    /// Takes over changes that an epoch file names. Returns the schema of the source's rows after
+    /// them, if it is another one than the table's.
+    ///
+    /// # Errors
+    /// When the lake does not answer, or a file is gone or damaged.
+    pub(super) async fn take_over(
+        &mut self,
+        staged: &[Staged],
+        lake: &Lake,
+    ) -> Result<Option<Arc<TableSchema>>> {
         self.staged = staged.to_vec();
         self.named = staged.len();
+        let Some(last) = staged.iter().rfind(|file| file.holds == Holds::Columns) else {
+            return Ok(None);
+        };
+        let schema = self.table.as_ref().and_then(Table::schema);
+        let Columns { lake, source } = open(schema, last, lake).await?.columns();
+        let Some(source) = source else { return Ok(Some(lake)) };
+        self.shaping = Some(Arc::new(Shaping::new(&self.shape, &source, Some(&lake))?));
+        Ok(Some(source))
     }
 
     /// The table, unless it is being merged.
@@ -207,9 +212,14 @@ impl Slot {
         Committed { version: table.version().unwrap_or(-1), went, ..turn }
     }
 
-    /// Whether nothing is staged, and nothing merged that waits for its commit.
+    /// Whether nothing is staged that could be merged, and nothing merged that waits for its commit.
     pub(super) fn is_settled(&self) -> bool {
-        self.staged.is_empty() && self.merged.is_empty() && self.merging.is_none()
+        (self.staged.is_empty() || self.paused) && self.is_at_rest()
+    }
+
+    /// Whether nothing is merged, or being merged, that waits for its commit.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.merged.is_empty() && self.merging.is_none()
     }
 
     /// Whether a merge is under way.
@@ -241,7 +251,7 @@ impl Slot {
             Ok(steps) => steps,
             Err(error) => return self.lose((State::Stopped, error.full())).await,
         };
-        if steps.iter().all(|step| matches!(step, Step::Rows(_))) && self.is_staging() {
+        if self.is_staging() && steps.iter().all(|step| self.can_be_staged(step)) {
             return self.stage(steps, lake, folder).await;
         }
         let fault = match self.apply(steps, lake, cadence).await {
@@ -281,6 +291,7 @@ impl Slot {
                     Step::Verify(Task::Compare(Box::new(batch)))
                 }
                 Step::Evolve(schema) => Step::Evolve(self.shaping_of(&schema)?.lake().clone()),
+                Step::Adopt(schema) => Step::Adopt(self.shaping_of(&schema)?.lake().clone()),
                 Step::Generation(schema) => {
                     Step::Generation(self.shaping_of(&schema)?.lake().clone())
                 }
@@ -302,10 +313,12 @@ impl Slot {
         match &self.shaping {
             Some(shaping) if shaping.source() == source => Ok(Arc::clone(shaping)),
             _ => {
-                // The columns of a table that is being merged are those of the last shaping.
+                // The columns of a table that is being merged, or will be, are those of the last
+                // shaping.
                 let last = self.shaping.as_ref().map(|shaping| Arc::clone(shaping.lake()));
                 let here = self.table.as_ref().and_then(|table| table.schema().cloned());
-                let known = here.or(last);
+                let changes = self.staged.iter().any(|file| file.holds == Holds::Columns);
+                let known = if changes { last.or(here) } else { here.or(last) };
                 let shaping = Shaping::new(&self.shape, source, known.as_deref())?;
                 let shaping = Arc::new(shaping);
                 Ok(Arc::clone(self.shaping.insert(shaping)))
@@ -317,8 +330,18 @@ impl Slot {
     /// for their commit, such as those of a new generation: one commit makes them visible together.
     fn is_staging(&self) -> bool {
         let open = self.table.as_ref().is_some_and(Table::has_pending);
-        let slow = self.slow || self.interval.is_some();
+        let slow = self.slow || self.interval.is_some() || self.paused;
         self.is_merging() || !self.staged.is_empty() || (slow && !open)
+    }
+
+    /// Whether a step can wait in a file. Only where somebody asks for it do others than rows: of
+    /// them there are few, and merging all that was staged before is soon done.
+    fn can_be_staged(&self, step: &Step) -> bool {
+        match step {
+            Step::Rows(_) => true,
+            Step::Evolve(_) | Step::Truncate { .. } => self.paused,
+            Step::Adopt(_) | Step::Generation(_) | Step::Discard | Step::Verify(_) => false,
+        }
     }
 
     /// The table can't go on: it drops what is not committed.
@@ -326,8 +349,20 @@ impl Slot {
         self.fault = Some(fault);
         self.turn = Committed::default();
         self.comparison.void();
-        if self.is_mirror() {
-            self.drop_staged();
+        self.home().await?;
+        self.discard().await
+    }
+
+    /// Drops what is not committed. What was staged is dropped with it where it can be read again;
+    /// elsewhere it is still to be merged.
+    async fn discard(&mut self) -> Result<()> {
+        match self.is_mirror() {
+            true => self.drop_staged(),
+            false => {
+                self.merged.append(&mut self.staged);
+                std::mem::swap(&mut self.merged, &mut self.staged);
+                self.named = 0;
+            }
         }
         self.home().await?.discard().await
     }
@@ -342,25 +377,57 @@ impl Slot {
     async fn stage(&mut self, steps: Vec<Step>, lake: &Lake, folder: &str) -> Result<()> {
         let mut batches: Vec<Batch> = Vec::new();
         for step in steps {
-            let Step::Rows(batch) = step else { continue };
-            if batches.first().is_some_and(|first| first.schema != batch.schema) {
-                self.write(&std::mem::take(&mut batches), lake, folder).await?;
+            let run = batches.first();
+            let goes_on = match &step {
+                Step::Rows(batch) => run.is_none_or(|first| first.schema == batch.schema),
+                _ => false,
+            };
+            if !goes_on {
+                self.stage_rows(&std::mem::take(&mut batches), lake, folder).await?;
             }
-            batches.push(batch);
+            let (bytes, holds) = match step {
+                Step::Rows(batch) => {
+                    batches.push(batch);
+                    continue;
+                }
+                Step::Evolve(schema) => {
+                    let source = self.shaping.as_ref().map(|shaping| Arc::clone(shaping.source()));
+                    let columns = Columns { lake: schema, source };
+                    (staged::encode_columns(&columns)?, Holds::Columns)
+                }
+                Step::Truncate { trace, .. } => {
+                    let Some(schema) = self.home().await?.schema() else { continue };
+                    let micros = trace.map(|trace| trace.committed.micros);
+                    (staged::encode_truncate(schema, micros)?, Holds::Truncate)
+                }
+                Step::Adopt(_) | Step::Generation(_) | Step::Discard | Step::Verify(_) => {
+                    return Err(Error::internal("a step was staged that can't wait"));
+                }
+            };
+            self.put(bytes, holds, 0, lake, folder).await?;
         }
-        self.write(&batches, lake, folder).await
+        self.stage_rows(&batches, lake, folder).await
     }
 
-    async fn write(&mut self, batches: &[Batch], lake: &Lake, folder: &str) -> Result<()> {
-        if batches.iter().all(|batch| batch.changes.is_empty()) {
+    async fn stage_rows(&mut self, batches: &[Batch], lake: &Lake, folder: &str) -> Result<()> {
+        let changes = batches.iter().map(|batch| batch.changes.len() as u64).sum();
+        if changes == 0 {
             return Ok(());
         }
-        let bytes = staged::encode(batches)?;
+        self.put(staged::encode(batches)?, Holds::Rows, changes, lake, folder).await
+    }
+
+    async fn put(
+        &mut self,
+        bytes: Bytes,
+        holds: Holds,
+        changes: u64,
+        lake: &Lake,
+        folder: &str,
+    ) -> Result<()> {
         let path = format!("{folder}/{}.parquet", uuid::Uuid::new_v4());
-        let changes = batches.iter().map(|batch| batch.changes.len() as u64).sum();
-        let (path_of, size) = (path.clone(), bytes.len() as u64);
-        let file = Staged { path: path_of, bytes: size, changes, at_ms: now_ms() };
-        lake.put(&path, bytes).await?;
+        let file = Staged { path, bytes: bytes.len() as u64, changes, holds, at_ms: now_ms() };
+        lake.put(&file.path, bytes).await?;
         self.staged.push(file);
         Ok(())
     }
@@ -370,17 +437,17 @@ impl Slot {
         let bytes: u64 = self.staged.iter().map(|file| file.bytes).sum();
         let rest = (self.took * REST).max(self.interval.unwrap_or_default());
         let due = now || self.ended.elapsed() >= rest || bytes >= STAGED_MOST;
-        if self.named == 0 || self.fault.is_some() || !due {
+        if self.named == 0 || self.fault.is_some() || self.paused || !due {
             return;
         }
         let Some(mut table) = self.table.take_if(|table| !table.has_pending()) else { return };
         self.size = self.size.of(&table);
         let files = self.staged[..self.named].to_vec();
-        let lake = lake.clone();
+        let (lake, shape) = (lake.clone(), self.shape.clone());
         let merging = tokio::spawn(async move {
             let began = Instant::now();
-            let outcome = merge(&mut table, &files, &lake, cadence).await;
-            Merged { table, files: files.len(), outcome, took: began.elapsed() }
+            let outcome = merge(&mut table, &shape, &files, &lake, cadence).await;
+            Merged { table, outcome, took: began.elapsed() }
         });
         self.merging = Some(AbortOnDropHandle::new(merging));
     }
@@ -401,21 +468,40 @@ impl Slot {
         let Some(merging) = self.merging.take() else { return Ok(()) };
         let merged =
             merging.await.map_err(|error| Error::internal("a merge ended").caused_by(error))?;
-        let Merged { table, files, outcome, took } = merged;
+        let Merged { table, outcome, took } = merged;
         self.table = Some(table);
-        let files = files.min(self.staged.len());
         match outcome {
-            Ok(found) => {
-                match planted::is(Bug::MergeTwice) {
-                    true => self.merged.extend_from_slice(&self.staged[..files]),
-                    false => self.merged.extend(self.staged.drain(..files)),
+            Ok(merge) => match self.take_merge(merge) {
+                Ok(found) => {
+                    self.note(found, took, cadence);
+                    Ok(())
                 }
-                self.named = self.staged.len().min(self.named.saturating_sub(files));
-                self.note(found, took, cadence);
-                Ok(())
-            }
+                Err(reason) => Box::pin(self.lose((State::Gap, reason))).await,
+            },
             Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
             Err(error) => Box::pin(self.lose((State::Stopped, error.full()))).await,
+        }
+    }
+
+    /// Takes up what became of staged files, the oldest ones.
+    ///
+    /// # Errors
+    /// Why the table has to be read again. The changes from there on are dropped: reading brings what
+    /// they led to.
+    fn take_merge(&mut self, merge: applying::Merge) -> Result<Found, String> {
+        let files = merge.files.min(self.staged.len());
+        match planted::is(Bug::MergeTwice) {
+            true => self.merged.extend_from_slice(&self.staged[..files]),
+            false => self.merged.extend(self.staged.drain(..files)),
+        }
+        self.named = self.staged.len().min(self.named.saturating_sub(files));
+        match merge.again {
+            None => Ok(merge.found),
+            Some(reason) => {
+                self.staged.clear();
+                self.named = 0;
+                Err(reason)
+            }
         }
     }
 
@@ -426,6 +512,9 @@ impl Slot {
     }
 
     fn note(&mut self, found: Found, took: Duration, cadence: Cadence) {
+        if found.forgets {
+            self.missing.clear();
+        }
         self.missing.extend(found.missing);
         self.size.copied += found.copied;
         self.size.brought += found.brought;
@@ -455,8 +544,8 @@ impl Slot {
         self.named = self.staged.len();
     }
 
-    /// Applies steps in order; runs of rows under one schema are collapsed together. What was staged
-    /// comes first. Says why the table has to be read again, when its columns can't change in place.
+    /// Applies steps in order. What was staged comes first. Says why the table has to be read again,
+    /// when its columns can't change in place.
     async fn apply(
         &mut self,
         mut steps: Vec<Step>,
@@ -470,74 +559,45 @@ impl Slot {
             steps.drain(..last);
             self.missing.clear();
             self.turn = Committed::default();
-            if self.is_mirror() {
-                self.drop_staged();
-            }
-            self.home().await?.discard().await?;
+            self.discard().await?;
             if matches!(steps.as_slice(), [Step::Discard]) {
                 return Ok(None);
             }
         }
-        let Some(table) = &mut self.table else {
-            return Err(Error::internal("a table was lost in a merge"));
-        };
+        let lost = || Error::internal("a table was lost in a merge");
+        let table = self.table.as_mut().ok_or_else(lost)?;
         table.partition_by(self.shape.partition_columns());
         let began = Instant::now();
-        let mut found = merge(table, &self.staged, lake, cadence).await?;
-        self.merged.append(&mut self.staged);
+        let merge = merge(table, &self.shape, &self.staged, lake, cadence).await?;
+        let mut found = match self.take_merge(merge) {
+            Ok(found) => found,
+            Err(reason) => return Ok(Some(reason)),
+        };
         self.named = 0;
-        let mut run: Vec<Batch> = Vec::new();
+        let table = self.table.as_mut().ok_or_else(lost)?;
+        let mut applying = Applying::new(table, &self.shape, usize::MAX);
         for step in steps {
             match step {
-                Step::Rows(batch) => {
-                    if run.first().is_some_and(|first| first.schema != batch.schema) {
-                        found.add(rows(table, std::mem::take(&mut run)).await?);
-                    }
-                    run.push(batch);
-                    continue;
-                }
-                Step::Truncate { trace, .. } if self.shape.mode == Mode::SoftDelete => {
-                    found.add(rows(table, std::mem::take(&mut run)).await?);
-                    let micros = trace.map(|trace| trace.committed.micros);
-                    table.remake(&|rows| mark_deleted(rows, micros)).await?;
-                    continue;
+                Step::Rows(batch) => applying.rows(batch).await?,
+                Step::Truncate { trace, .. } => {
+                    applying.truncate(trace.map(|trace| trace.committed.micros)).await?;
                 }
                 Step::Evolve(schema) => {
-                    found.add(rows(table, std::mem::take(&mut run)).await?);
-                    if self.shape.changes == Changes::Stop
-                        && table.schema().is_some_and(|known| *known != schema)
-                    {
-                        return Err(Error::table(schema.id.clone(), "its columns changed").remedy(
-                            "schema_changes is \"stop\": a restart takes the table as it is",
-                        ));
-                    }
-                    let removes = self.shape.removes_dropped;
-                    let evolution = match table.evolve(&schema)? {
-                        Evolution::Convert => table.convert(&schema, removes).await?,
-                        Evolution::InPlace if removes && table.has_dropped() => {
-                            table.convert(&schema, true).await?
-                        }
-                        evolution => evolution,
-                    };
-                    if let Evolution::Snapshot(reason) = evolution {
+                    if let Some(reason) = applying.columns(&schema).await? {
                         return Ok(Some(reason));
                     }
-                    continue;
                 }
                 Step::Verify(task) => {
-                    found.add(rows(table, std::mem::take(&mut run)).await?);
-                    self.comparison.perform(table, task).await?;
-                    continue;
+                    applying.settle().await?;
+                    self.comparison.perform(applying.table, task).await?;
                 }
-                Step::Truncate { .. } => table.truncate().await?,
-                Step::Generation(schema) => begin(table, &schema, &self.shape).await?,
+                Step::Adopt(schema) => applying.table.take_on(&schema)?,
+                Step::Generation(schema) => applying.begin(&schema).await?,
                 Step::Discard => {}
             }
-            run.clear();
-            found.missing.clear();
-            self.missing.clear();
         }
-        found.add(rows(table, run).await?);
+        found.add(applying.end().await?);
+        let table = self.table.as_mut().ok_or_else(lost)?;
         if let Some(shaping) = self.shaping.as_ref().filter(|_| table.schema().is_some()) {
             let source = Arc::clone(shaping.source());
             table.set_origin(Some(Origin { source, shape: self.shape.text() }));
@@ -545,88 +605,4 @@ impl Slot {
         self.note(found, began.elapsed(), cadence);
         Ok(None)
     }
-}
-
-impl Found {
-    fn add(&mut self, other: Self) {
-        self.missing.extend(other.missing);
-        self.copied += other.copied;
-        self.brought += other.brought;
-        self.rows += other.rows;
-    }
-}
-
-/// Begins a table, or its next generation, under `schema`.
-async fn begin(table: &mut Table, schema: &Arc<TableSchema>, shape: &Shape) -> Result<()> {
-    let before = table.origin().map_or("", |origin| origin.shape.as_str());
-    if table.rows() > 0 && before != shape.text() {
-        shape.replaces(before).map_err(|why| Error::table(schema.id.clone(), why))?;
-    } else if table.rows() > 0 && shape.mode == Mode::Append {
-        // What is listed stays, whatever is read again.
-        return table.extend(schema);
-    } else if table.rows() > 0 && shape.mode == Mode::SoftDelete && table.takes(schema) {
-        // A row that isn't read again was deleted meanwhile.
-        table.extend(schema)?;
-        return table.remake(&|rows| mark_deleted(rows, None)).await;
-    }
-    table.begin_generation(schema).await?;
-    if shape.is_plain() {
-        table.set_origin(None);
-    }
-    Ok(())
-}
-
-/// Applies staged changes, in runs of bounded size.
-async fn merge(
-    table: &mut Table,
-    files: &[Staged],
-    lake: &Lake,
-    cadence: Cadence,
-) -> Result<Found> {
-    let (mut found, mut run, mut size) = (Found::default(), Vec::<Batch>::new(), 0);
-    for file in files {
-        let bytes = lake.get(&file.path).await?.ok_or_else(|| gone(table, &file.path))?;
-        for batch in Reader::open(bytes, CHANGES)? {
-            let batch = batch?;
-            let other = run.first().is_some_and(|first| first.schema != batch.schema);
-            if other || size >= cadence.bytes {
-                found.add(rows(table, std::mem::take(&mut run)).await?);
-                size = 0;
-            }
-            size += batch.size;
-            run.push(batch);
-            // A merge gives way to the daemon's other work.
-            tokio::task::yield_now().await;
-        }
-    }
-    found.add(rows(table, run).await?);
-    Ok(found)
-}
-
-fn gone(table: &Table, path: &str) -> Error {
-    let message = "changes that were staged are gone";
-    let error = match table.schema() {
-        Some(schema) => Error::table(schema.id.clone(), message),
-        None => Error::config(message),
-    };
-    error.with("file", path).remedy("the table is read again at the next start")
-}
-
-/// Collapses changes of one schema and applies them.
-async fn rows(table: &mut Table, run: Vec<Batch>) -> Result<Found> {
-    let Some(first) = run.first() else { return Ok(Found::default()) };
-    let schema = first.schema.clone();
-    let applied = table.apply(&collapse(run)?).await?;
-    let missing = applied.missing.iter().map(|key| texts(&schema, key)).collect::<Result<_>>()?;
-    let (copied, brought) = (applied.copied, applied.brought);
-    Ok(Found { missing, copied, brought, rows: applied.rows })
-}
-
-pub(super) fn texts(schema: &TableSchema, key: &[u8]) -> Result<KeyText> {
-    if schema.identity == Identity::FullRow {
-        return Err(Error::internal("a row without a key came without its values")
-            .with("table", &schema.id));
-    }
-    key_texts(schema, key)
-        .ok_or_else(|| Error::internal("a key can't be written as text").with("table", &schema.id))
 }

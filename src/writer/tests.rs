@@ -387,7 +387,8 @@ impl Life {
         if let Some(table) = self.slot.table_mut() {
             table.set_merge(self.merge);
         }
-        self.slot.take_over(&self.durable.1);
+        let taken = self.slot.take_over(&self.durable.1, &self.lake).await;
+        taken.expect("what was staged is there");
         self.now = self.durable.0.clone();
         let since = self.since.clone();
         if self.slot.table().is_some_and(|table| table.schema().is_none()) {

@@ -6,7 +6,7 @@ use lakeward_connectors::Result;
 use lakeward_connectors::batch::Batch;
 use lakeward_connectors::source::KeyText;
 
-use super::slot::texts;
+use super::applying::texts;
 use crate::collapse::collapse;
 use crate::delta::{Seen, Table};
 use crate::verify::{Findings, Task, UNSEEN};

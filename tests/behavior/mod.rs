@@ -5,7 +5,9 @@
 mod alert;
 mod cli;
 mod faults;
+mod first;
 mod merge;
+mod pause;
 mod reload;
 mod secrets;
 mod shapes;
@@ -162,6 +164,8 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
     jobs.extend(faults::jobs(select));
     jobs.extend(alert::jobs(select));
     jobs.extend(merge::jobs(select));
+    jobs.extend(first::jobs(select));
+    jobs.extend(pause::jobs(select));
     jobs.extend(reload::jobs(select));
     jobs.extend(secrets::jobs(select));
     jobs.extend(shapes::jobs(select));

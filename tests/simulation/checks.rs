@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lakeward::epoch::{EpochFile, Ledger, Member, State};
+use lakeward::epoch::{EpochFile, Ledger, Member};
 use lakeward_connectors::schema::Evolution;
 use lakeward_connectors::scripted::{Gtids, Row, Shared, lock};
 use lakeward_connectors::source::Position;
@@ -31,8 +31,7 @@ pub async fn moment(objects: &Arc<InMemory>, server: &Shared) -> Res<()> {
         let txn = table.txns.get(&format!("lakeward/{SOURCE}")).copied();
         let Some(member) = file.holds(id, txn) else { continue };
         let held = member.held.clone().unwrap_or_default();
-        let kept = matches!(member.state, State::Live | State::Snapshot);
-        if kept && !member.progress.staged && !held.covers(&acknowledged) {
+        if member.state.is_kept() && !member.progress.staged && !held.covers(&acknowledged) {
             return Err(format!(
                 "P3: {acknowledged} is acknowledged, {id} holds {held} in epoch {}",
                 file.epoch

@@ -62,6 +62,7 @@ fn found_last(bug: Bug) -> Option<u64> {
     match bug {
         Bug::NoFence => Some(5449),
         Bug::ReadTwice => Some(4699),
+        Bug::ForgetTruncate => Some(333),
         Bug::AnyEpochIsMine => Some(603),
         _ => None,
     }

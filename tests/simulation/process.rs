@@ -1,5 +1,6 @@
 //! A daemon's process: it runs, is killed, is frozen while another one takes over, and wakes up.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,13 +9,16 @@ use std::time::Duration;
 
 use lakeward::board::Board;
 use lakeward::delta::{Cache, Lake};
-use lakeward::pipeline::{Order, Settings, run};
+use lakeward::pipeline::{Act, Order, Settings, run};
 use lakeward::verify::{Outcome, Request};
-use lakeward_connectors::scripted::{Scripted, Shared};
+use lakeward_connectors::scripted::{Chance, Scripted, Shared};
 use lakeward_connectors::{Error, ErrorKind};
+use tokio::sync::mpsc::Sender;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::script;
 use super::store::{Disk, SimStore};
 
 /// Whether a process goes on.
@@ -54,6 +58,8 @@ pub struct Counters {
     pub superseded: AtomicU64,
     /// Tables that verifications found equal to the source.
     pub verified: AtomicU64,
+    /// Tables that were paused.
+    pub paused: AtomicU64,
 }
 
 /// How a process ended by itself.
@@ -77,6 +83,7 @@ impl Process {
         settings: Settings,
         cache: Cache,
         counters: &Arc<Counters>,
+        pauses: Option<Chance>,
     ) -> Self {
         let gate = Arc::new(Gate::default());
         let lake = Lake::with_store(Arc::new(SimStore::new(disk, &gate)));
@@ -84,7 +91,7 @@ impl Process {
         let nonce = settings.nonce.clone();
         let (server, counters, held) = (server.clone(), counters.clone(), gate.clone());
         let task = tokio::spawn(async move {
-            let mut keeping = pin!(keep(&server, lake, settings, &counters));
+            let mut keeping = pin!(keep(&server, lake, settings, &counters, pauses));
             std::future::poll_fn(|context| match held.poll(context.waker()) {
                 Poll::Ready(()) => keeping.as_mut().poll(context),
                 Poll::Pending => Poll::Pending,
@@ -116,20 +123,40 @@ impl Process {
 }
 
 /// Starts over from the lake as the daemon does, until the source is lost to another process.
-async fn keep(server: &Shared, lake: Lake, settings: Settings, counters: &Counters) -> Exit {
+async fn keep(
+    server: &Shared,
+    lake: Lake,
+    settings: Settings,
+    counters: &Counters,
+    mut pauses: Option<Chance>,
+) -> Exit {
     let mut wait = Duration::from_millis(100);
     loop {
         let meter = Board::default().source(&settings.source, "scripted");
         let stop = CancellationToken::new();
         let (source, settings) = (Scripted::new(server), settings.clone());
-        let (send, mut orders) = tokio::sync::mpsc::channel(1);
+        let (send, mut orders) = tokio::sync::mpsc::channel(64);
         let (answers, mut verified) = tokio::sync::mpsc::unbounded_channel();
         let request = Request { table: None, repair: false };
         if send.try_send(Order::Verify(request, Some(answers))).is_err() {
             return Err("an order can't be given".to_owned());
         }
         let nonce = settings.nonce.clone();
-        let result = run(source, lake.clone(), settings, meter, &mut orders, stop).await;
+        if settings.until_current {
+            // It is done when no table is paused any more.
+            for table in script::tables() {
+                let (answer, _) = oneshot::channel();
+                let _ = send.try_send(Order::Table(Act::Resume, table, answer));
+            }
+        }
+        let running = run(source, lake.clone(), settings, meter, &mut orders, stop);
+        let result = match &mut pauses {
+            Some(chance) => tokio::select! {
+                result = running => result,
+                never = act(send, chance, counters) => match never {},
+            },
+            None => running.await,
+        };
         // V1: whatever happens meanwhile, lake and source are equal at one position.
         while let Ok((table, found)) = verified.try_recv() {
             match found.outcome {
@@ -148,6 +175,22 @@ async fn keep(server: &Shared, lake: Lake, settings: Settings, counters: &Counte
         counters.restarts.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(2));
+    }
+}
+
+/// Pauses tables, resumes them and has them read again, now and then, for as long as it runs.
+async fn act(orders: Sender<Order>, chance: &mut Chance, counters: &Counters) -> Infallible {
+    let tables = script::tables();
+    loop {
+        tokio::time::sleep(Duration::from_millis(chance.below(1_500))).await;
+        let table = tables[chance.below(tables.len() as u64) as usize].clone();
+        let act = [Act::Pause, Act::Pause, Act::Pause, Act::Resume, Act::Snapshot];
+        let act = act[chance.below(act.len() as u64) as usize];
+        let (answer, answered) = oneshot::channel();
+        let sent = orders.send(Order::Table(act, table, answer)).await;
+        if sent.is_ok() && answered.await == Ok(Ok(())) && act == Act::Pause {
+            counters.paused.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Seen {
     pub superseded: u64,
     /// Tables that verifications found equal to the source, beside all that goes on.
     pub verified: u64,
+    /// Tables that were paused.
+    pub paused: u64,
     pub restarts: u64,
     pub gaps: u64,
     pub transactions: u64,
@@ -41,6 +43,7 @@ impl Seen {
         self.zombies += other.zombies;
         self.superseded += other.superseded;
         self.verified += other.verified;
+        self.paused += other.paused;
         self.restarts += other.restarts;
         self.gaps += other.gaps;
         self.transactions += other.transactions;
@@ -69,6 +72,8 @@ struct World {
     usual: StoreFaults,
     /// How tables are merged, by seed.
     merge: BTreeMap<TableId, Merge>,
+    /// Whether tables are paused, by seed.
+    pauses: bool,
     began: Instant,
 }
 
@@ -186,6 +191,7 @@ impl World {
             seen: Seen::default(),
             usual,
             merge: merge(number),
+            pauses: number % 5 == 3,
             began: Instant::now(),
         }
     }
@@ -197,6 +203,7 @@ impl World {
             flush_interval: Duration::from_millis(self.shape.flush),
             memory: self.shape.memory.into(),
             snapshot_connections: 1 + self.chance.below(3) as usize,
+            snapshot_modes: BTreeMap::new(),
             merging: Merging {
                 modes: self.merge.clone(),
                 shapes: BTreeMap::new(),
@@ -223,7 +230,8 @@ impl World {
             _ => Cache::memory(),
         };
         let cache = cache.limited(self.shape.index).saving(1 + self.chance.below(30));
-        Process::start(&self.server, &self.disk, settings, cache, &self.counters)
+        let pauses = (self.pauses && !until_current).then(|| Chance::new(self.started));
+        Process::start(&self.server, &self.disk, settings, cache, &self.counters, pauses)
     }
 
     async fn kill(&mut self, process: Process) -> Res<()> {
@@ -400,7 +408,8 @@ impl World {
         self.seen.seconds = self.began.elapsed().as_secs();
         self.seen.flushes = newest_epoch(&self.disk.objects).await?;
         self.seen.superseded = self.superseded();
-        self.seen.verified = self.counters.verified.load(std::sync::atomic::Ordering::Relaxed);
+        self.seen.verified = self.counters.verified.load(relaxed);
+        self.seen.paused = self.counters.paused.load(relaxed);
         self.seen.restarts = self.counters.restarts.load(relaxed);
         self.seen.gaps = self.counters.gaps.load(relaxed);
         Ok(())

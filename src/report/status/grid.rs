@@ -73,7 +73,8 @@ fn urgency(table: &TableStatus) -> u8 {
         State::Gap => 1,
         _ if differs => 2,
         State::Snapshot => 3,
-        State::Live => 4,
+        State::Paused => 4,
+        State::Live => 5,
     }
 }
 
@@ -82,6 +83,7 @@ fn word(table: &TableStatus) -> &'static str {
         State::Snapshot => "snapshot",
         State::Live if table.staged_changes > 0 => "staged",
         State::Live => "live",
+        State::Paused => "paused",
         State::Stopped => "stopped",
         State::Gap => "gap",
     }
