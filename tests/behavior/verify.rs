@@ -171,7 +171,8 @@ fn planted(server: Server) -> Res<()> {
         scene.source
     );
     until("the metrics", Duration::from_secs(20), Duration::from_millis(200), || {
-        Ok(scene.setup.ask("/metrics")?.contains(&known).then_some(()))
+        // Its port may not be open yet.
+        Ok(scene.setup.ask("/metrics").is_ok_and(|said| said.contains(&known)).then_some(()))
     })?;
     let (answer, found) = verify(&scene, &["public.t", "--repair"])?;
     check(answer.code == Some(1), || format!("exit code {:?}", answer.code))?;
