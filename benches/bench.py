@@ -14,6 +14,7 @@ import time
 from mongodb import MongoDb
 from mysql import MySql
 from postgres import Postgres
+from verifying import verifying
 
 LAKEWARD = os.environ["LAKEWARD"]
 VENVS = os.path.join(os.environ["READERS_HOME"], "venvs")
@@ -203,8 +204,10 @@ def main():
     ap.add_argument("--source", choices=SOURCES, required=True)
     ap.add_argument("--rows", type=int)
     ap.add_argument("--rounds", type=int, default=2)
-    ap.add_argument("--only", choices=["w1", "w3"])
+    ap.add_argument("--only", choices=["w1", "w3", "verify"])
     ap.add_argument("--merge", choices=["rewrite", "deletion-vectors"])
+    ap.add_argument("--minutes", type=float, default=15)
+    ap.add_argument("--rate", type=int, default=1000)
     ap.add_argument("--verify", action="store_true")
     ap.add_argument("--json")
     ap.add_argument("--keep", action="store_true")
@@ -214,7 +217,8 @@ def main():
     with open("/proc/cpuinfo") as f:
         model = next((line.split(":")[1].strip() for line in f if line.startswith("model name")), "unknown")
     source = SOURCES[a.source]()
-    a.rows = a.rows or (2_000_000 if a.source == "mongodb" else 5_000_000)
+    most = {"mongodb": 20_000 if a.only == "verify" else 2_000_000}
+    a.rows = a.rows or most.get(a.source, 5_000_000)
     a.dir = os.path.join(a.dir, a.source)
     os.makedirs(a.dir)
     print(f"\n{os.cpu_count()} x {model}; load {os.getloadavg()[0]:.2f}; {source.title} {source.version()}")
@@ -222,10 +226,13 @@ def main():
     source.make(a.rows)
     figures = {}
     with open(os.path.join(a.dir, "log"), "w") as log:
-        if a.only != "w3":
+        if a.only in (None, "w1"):
             figures["w1"] = snapshot(source, a, log)
-        if a.only != "w1":
+        if a.only in (None, "w3"):
             figures["w3"] = stream(source, a, log)
+        if a.only == "verify":
+            command = run(source, a.dir, "verify", "deletion-vectors")
+            figures["verify"] = verifying(source, command, server_cpu, a, log)
     if a.json:
         every = {}
         if os.path.exists(a.json):

@@ -1,6 +1,6 @@
 """What the benchmark does to MongoDB, by pymongo.
 
-    documents.py URL version | make N | read | now | change N UPDATES SEED | watch TIME N | look
+    documents.py URL version | make N | read | now | change N UPDATES SEED | watch TIME N | look | load
 """
 
 import datetime
@@ -10,7 +10,7 @@ import sys
 import bson
 from bson import Decimal128, Int64, ObjectId, Timestamp
 from bson.raw_bson import RawBSONDocument
-from pymongo import MongoClient, UpdateOne
+from pymongo import DeleteOne, InsertOne, MongoClient, UpdateOne
 from pymongo.errors import OperationFailure
 
 DAY = datetime.datetime(2026, 1, 1)
@@ -61,6 +61,23 @@ def change(events, n, updates, seed):
     print(updates)
 
 
+def load(events):
+    """For every line "N COUNT SEED" of the input so many changes of N documents: of twenty, eighteen
+    update one, one deletes one, and one brings a new one."""
+    for line in sys.stdin:
+        n, count, seed = map(int, line.split())
+        writes = []
+        for k in range(count):
+            some = hashed(k, seed) % n
+            if k % 20 == 0:
+                writes.append(DeleteOne({"_id": some}))
+            elif k % 20 == 1:
+                writes.append(InsertOne(document(n + hashed(k, seed) % 2**40)))
+            else:
+                writes.append(UpdateOne({"_id": some}, {"$inc": {"version": 1}, "$set": {"status": "changed"}}))
+        events.bulk_write(writes, ordered=False)
+
+
 def watch(events, since, count):
     time, ordinal = map(int, since.split("."))
     with events.with_options(codec_options=bson.CodecOptions(document_class=RawBSONDocument)).watch(
@@ -105,6 +122,8 @@ def main():
         print(f"{now.time}.{now.inc + 1}")
     elif what == "look":
         look(client)
+    elif what == "load":
+        load(events)
     elif what == "watch":
         watch(events, rest[0], int(rest[1]))
     else:

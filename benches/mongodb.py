@@ -43,6 +43,12 @@ class MongoDb:
     def change(self, rows, round_):
         return int(self.ask("change", rows, rows // 2, 6 + round_))
 
+    def writer(self):
+        return subprocess.Popen(self.command("load"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+    def changes(self, rows, count, random):
+        return f"{rows} {count} {random.getrandbits(60)}\n"
+
     def followers(self, name, changes, out):
         yield "pymongo, change stream dropped", self.command("watch", self.since, changes)
 

@@ -5,6 +5,8 @@ import re
 import subprocess
 from urllib.parse import urlsplit
 
+from postgres import changes
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -62,6 +64,15 @@ class MySql:
         changes = self.sql(f"CALL w3({rows}, {rows // 5}, {rows // 25}, {rows // 25}, {6 + round_})")
         self.sql("SET GLOBAL slow_query_log = ON")
         return int(changes)
+
+    def writer(self):
+        # Its statements are not the daemon's.
+        self.sql("SET GLOBAL slow_query_log = OFF")
+        command = [f"{self.bin}/mysql", *self.login, "-BN", "cdc"]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+    def changes(self, rows, count, random):
+        return changes(rows, count, random)
 
     def followers(self, name, changes, out):
         os.makedirs(out)

@@ -6,6 +6,20 @@ import subprocess
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
+def changes(rows, count, random):
+    """Of twenty statements eighteen update a row, one deletes one, and one gives one another key."""
+    statements = ["BEGIN;"]
+    for n in range(count):
+        row = random.randint(1, rows)
+        if n % 20 == 0:
+            statements.append(f"DELETE FROM orders WHERE id = {row};")
+        elif n % 20 == 1:
+            statements.append(f"UPDATE orders SET id = {random.randint(rows + 1, 2**40)} WHERE id = {row};")
+        else:
+            statements.append(f"UPDATE orders SET status = 's{row % 7}', amount = amount + 1 WHERE id = {row};")
+    return " ".join([*statements, "COMMIT;\n"])
+
+
 class Postgres:
     kind, title, server = "postgres", "Postgres", "pg15"
     merge = "rewrite"
@@ -50,6 +64,15 @@ class Postgres:
         sizes = {"n": rows, "u": rows // 5, "d": rows // 25, "i": rows // 25, "seed": 6 + round_}
         self.psql(*[x for k, v in sizes.items() for x in ("-v", f"{k}={v}")], "-f", f"{HERE}/w3.sql")
         return self.changed() - before
+
+    def writer(self):
+        """A client that takes what `changes` makes."""
+        command = [f"{self.bin}/psql", "-Xq", "-v", "ON_ERROR_STOP=1", self.url]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+    def changes(self, rows, count, random):
+        """A transaction of so many changes, spread over all rows."""
+        return changes(rows, count, random)
 
     def followers(self, name, changes, out):
         """Yardsticks of the stream: (what, command)."""
