@@ -1,11 +1,14 @@
 """What the benchmark does to MongoDB, by pymongo.
 
     documents.py URL version | make N | read | now | change N UPDATES SEED | watch TIME N | look | load
+    documents.py URL visible SECONDS
 """
 
 import datetime
 import json
 import sys
+import threading
+import time
 
 import bson
 from bson import Decimal128, Int64, ObjectId, Timestamp
@@ -78,10 +81,55 @@ def load(events):
         events.bulk_write(writes, ordered=False)
 
 
+def visible(client, seconds):
+    """Whether reads of a majority see what was committed before the time that they are told to see: MongoDB
+    says so (manual, "Causal Consistency and Read and Write Concerns"), and snapshots and verifications rely on
+    it. Says how often a read showed a document that had been deleted before its time."""
+    events, count = client["bench"]["visible"], 5_000
+    events.drop()
+    events.insert_many([{"_id": n, "v": "x" * 300} for n in range(count)])
+    start, ended, deleted, reads = majority(client), threading.Event(), {}, []
+
+    def follow():
+        with events.watch(start_at_operation_time=Timestamp(start.time, start.inc + 1), max_await_time_ms=100) as stream:
+            while not ended.is_set():
+                event = stream.try_next()
+                if event and event["operationType"] == "delete":
+                    deleted[event["documentKey"]["_id"]] = event["clusterTime"]
+
+    def delete():
+        for n in range(count):
+            updates = [UpdateOne({"_id": (n * 7 + k * 131) % count}, {"$inc": {"n": 1}}) for k in range(19)]
+            events.bulk_write([DeleteOne({"_id": n}), *updates], ordered=False)
+            if ended.wait(0.01):
+                return
+
+    threads = [threading.Thread(target=work) for work in (follow, delete)]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        since = majority(client)
+        concern = {"level": "majority", "afterClusterTime": since}
+        find = {"find": "visible", "sort": {"_id": 1}, "batchSize": 2 * count, "readConcern": concern}
+        found = client["bench"].command(find)["cursor"]["firstBatch"]
+        reads.append((since, {document["_id"] for document in found}))
+    time.sleep(3)
+    ended.set()
+    for thread in threads:
+        thread.join()
+    late = sum(n in found and deleted[n] <= since for since, found in reads for n in deleted)
+    print(f"{len(reads)} reads beside {len(deleted)} deletes: {late} documents were seen that had been deleted before")
+
+
+def majority(client):
+    return client.admin.command("hello")["lastWrite"]["majorityOpTime"]["ts"]
+
+
 def watch(events, since, count):
-    time, ordinal = map(int, since.split("."))
+    at, ordinal = map(int, since.split("."))
     with events.with_options(codec_options=bson.CodecOptions(document_class=RawBSONDocument)).watch(
-        start_at_operation_time=Timestamp(time, ordinal), batch_size=5000
+        start_at_operation_time=Timestamp(at, ordinal), batch_size=5000
     ) as stream:
         for seen, _ in enumerate(stream, 1):
             if seen == count:
@@ -124,6 +172,8 @@ def main():
         look(client)
     elif what == "load":
         load(events)
+    elif what == "visible":
+        visible(client, float(rest[0]))
     elif what == "watch":
         watch(events, rest[0], int(rest[1]))
     else:
