@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{CHUNK_LEAST, Pipeline, now_ms};
+use super::{CHUNK_LEAST, CHUNK_MOST, Pipeline, now_ms};
 use crate::buffer::Step;
 use crate::epoch::Progress;
 use crate::planted::{self, Bug};
@@ -131,7 +131,10 @@ impl<S: Source> Pipeline<S> {
             return Ok(());
         }
         if reading.wants_reader(self.changes.position()) {
-            reading.add_reader(self.source.reader(CHUNK_LEAST).await?);
+            // A chunk's keys may stand in all of the lake's files: few large chunks look into them
+            // less often than many small ones.
+            let chunk = (self.settings.memory.bytes() / 32).clamp(CHUNK_LEAST, CHUNK_MOST / 2);
+            reading.add_reader(self.source.reader(chunk).await?);
         }
         reading.dispatch(&mut self.changes);
         Ok(())
