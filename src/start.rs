@@ -10,7 +10,7 @@ use lakeward_connectors::source::{Catalog, Established, Position};
 use tracing::{info, warn};
 
 use crate::delta::Lake;
-use crate::epoch::{Progress, State};
+use crate::epoch::{Member, Progress, State};
 use crate::pipeline::{Settings, now_ms};
 use crate::planted::{self, Bug};
 use crate::writer::{Standing, Writer};
@@ -201,12 +201,20 @@ pub fn plan_starts<P: Position>(
     let mut members = standing.members;
     for listed in &catalog.tables {
         let id = listed.schema.id.clone();
-        let Some((member, schema)) = members.remove(&id) else {
+        // One whose rows are not read, and that stopped or crashed before it had begun.
+        let begun = |(member, schema): &(Member<P>, Option<_>)| {
+            let stopped = member.state == State::Stopped && schema.is_none();
+            let crashed = !member.progress.ranges.is_empty() && !member.progress.staged;
+            !modes.contains_key(&id) || !(stopped || crashed)
+        };
+        let Some((member, schema)) = members.remove(&id).filter(begun) else {
             starts.first(&listed.schema, from(&id), established);
             continue;
         };
         let held = member.held.unwrap_or_else(|| standing.to.clone());
+        let stays = modes.contains_key(&id) && !member.progress.staged;
         let reason = match (&schema, member.state) {
+            (_, State::Stopped | State::Gap) if stays => Some(member.reason.unwrap_or_default()),
             (_, State::Stopped | State::Gap) => {
                 Some(format!("it was stopped: {}", member.reason.unwrap_or_default()))
             }
@@ -229,7 +237,7 @@ pub fn plan_starts<P: Position>(
                 let (progress, paused) = (member.progress, member.state == State::Paused);
                 starts.tables.push(Start::Keep { schema, held, progress, paused });
             }
-            (_, Some(reason)) if modes.contains_key(&id) && !member.progress.staged => {
+            (_, Some(reason)) if stays => {
                 let schema = Arc::clone(&listed.schema);
                 starts.tables.push(Start::Stay { schema, reason });
             }
