@@ -200,6 +200,8 @@ pub struct Chunk {
     pub rows: Vec<String>,
     pub view: Visible,
     pub high: Place,
+    /// What of the range is left: a slow server is asked for fewer rows at a time.
+    pub rest: Option<Range>,
 }
 
 pub async fn chunk(
@@ -215,11 +217,11 @@ pub async fn chunk(
         match part {
             Part::Opened(seen) => view = Some(seen),
             Part::Rows(batch) => lines.extend(shown(&batch)),
-            Part::Closed { high, .. } => closed = Some(high),
+            Part::Closed { high, rest } => closed = Some((high, rest)),
         }
     }
-    let high = closed.unwrap();
-    Ok(Chunk { rows: lines, view: view.unwrap(), high })
+    let (high, rest) = closed.unwrap();
+    Ok(Chunk { rows: lines, view: view.unwrap(), high, rest })
 }
 
 /// A stream that starts now, of all tables of the source.
