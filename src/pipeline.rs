@@ -156,6 +156,22 @@ struct Tracked<S: Source> {
     drift: Option<(Arc<TableSchema>, Look<S>)>,
 }
 
+impl<S: Source> Tracked<S> {
+    /// A table of which nothing is known but its columns.
+    fn new(schema: Arc<TableSchema>) -> Self {
+        Self {
+            schema,
+            stopped: None,
+            absent: false,
+            reason: None,
+            paused: false,
+            held: None,
+            joins: None,
+            drift: None,
+        }
+    }
+}
+
 /// A look at the catalog: what the tables are, a position by which the log has shown it, and a view
 /// that later views have to be past before rows are read.
 struct Look<S: Source> {

@@ -36,16 +36,7 @@ impl<S: Source> Pipeline<S> {
                 let drift = now
                     .filter(|listed| schema.evolve(&listed.schema) != Evolution::Same)
                     .map(|listed| (listed.schema.clone(), look.clone()));
-                let tracked = Tracked {
-                    schema,
-                    absent: false,
-                    stopped: None,
-                    reason: None,
-                    paused,
-                    held,
-                    joins: None,
-                    drift,
-                };
+                let tracked = Tracked { paused, held, drift, ..Tracked::new(schema) };
                 self.tables.insert(id, tracked);
             }
             Start::Read { id, reason } => {
@@ -68,16 +59,8 @@ impl<S: Source> Pipeline<S> {
                               its rows stay as they are"
                     .to_owned();
                 let schema = schema.unwrap_or_else(|| Arc::new(unknown_schema(&id)));
-                let tracked = Tracked {
-                    schema,
-                    stopped: Some(reason),
-                    absent: true,
-                    reason: None,
-                    paused: false,
-                    held: None,
-                    joins: None,
-                    drift: None,
-                };
+                let tracked =
+                    Tracked { stopped: Some(reason), absent: true, ..Tracked::new(schema) };
                 self.tables.insert(id, tracked);
             }
         }
@@ -131,18 +114,7 @@ impl<S: Source> Pipeline<S> {
 
     /// Notes a table of which nothing is known yet.
     fn track(&mut self, schema: Arc<TableSchema>) {
-        let id = schema.id.clone();
-        let tracked = Tracked {
-            schema,
-            absent: false,
-            stopped: None,
-            reason: None,
-            paused: false,
-            held: None,
-            joins: None,
-            drift: None,
-        };
-        self.tables.insert(id, tracked);
+        self.tables.insert(schema.id.clone(), Tracked::new(schema));
     }
 
     /// Follows a table from what the lake's rows of it hold, which may be ahead of the stream.
