@@ -277,6 +277,13 @@ impl TableSchema {
         if converted { Evolution::Convert } else { Evolution::InPlace }
     }
 
+    /// Whether `next` is known to be another table that took this one's name: its mark `oid` is
+    /// another one.
+    pub fn is_another(&self, next: &TableSchema) -> bool {
+        let (was, is) = (marks(&self.storage), marks(&next.storage));
+        was.get("oid").zip(is.get("oid")).is_some_and(|(was, is)| !was.shares(is))
+    }
+
     /// Whether the column at place `at` is one of `next`, by whatever name.
     fn keeps(&self, at: usize, next: &TableSchema) -> bool {
         let id = self.columns.get(at).map(|column| column.id);

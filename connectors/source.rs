@@ -95,6 +95,14 @@ pub trait Source: Send + 'static {
     /// What reads existing rows.
     type Reader: ChunkReader<Position = Self::Position, View = Self::View>;
 
+    /// Whether [`discover`](Self::discover) finds every table there is, whatever this user may
+    /// read: then one that it doesn't find is gone. Elsewhere only the log says so
+    /// ([`Resolved::Dropped`]).
+    const FINDS_ALL: bool;
+
+    /// Whether the configuration asks for a table of this name.
+    fn selects(&self, table: &TableId) -> bool;
+
     /// The tables that the configuration asks for, as they are now; and whatever the source holds
     /// that matches but can't be kept, with the reason.
     fn discover(&mut self) -> impl Future<Output = Result<Catalog<Self::Position>>> + Send;
@@ -264,6 +272,14 @@ pub enum Resolved {
     /// The table's schema at this place can't be told (it changed again since): read it again.
     /// Says why. The stream skips the table until [`Stream::set_table`].
     Lost(TableId, String),
+    /// The table was dropped at this place, or is called otherwise from here on; there may be
+    /// another of its name by now. The stream skips it until [`Stream::set_table`].
+    Dropped {
+        /// Its name.
+        table: TableId,
+        /// Whether the log shows another one of its name from its beginning on, however it looks.
+        shows_next: bool,
+    },
 }
 
 /// Where decoded changes go. Calls come in the order of the log: `begin`, changes, `commit`, and

@@ -117,7 +117,7 @@ fn of_source(source: &str, facts: &SourceFacts, limit: Duration, found: &mut BTr
         match table.state {
             State::Stopped => wrong(Some(id.to_string()), Wrong::Stopped),
             State::Gap => wrong(Some(id.to_string()), Wrong::Gap),
-            State::Live | State::Paused | State::Snapshot => false,
+            State::Live | State::Paused | State::Snapshot | State::Dropped => false,
         };
         let verified = table.verified.as_ref();
         if verified.is_some_and(|verified| verified.outcome == Outcome::Different) {

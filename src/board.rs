@@ -15,11 +15,13 @@ use crate::pipeline::now_ms;
 use crate::verify::{Found, Verified};
 use crate::writer::{Committed, Size};
 
+mod durations;
 mod history;
 mod meter;
 #[cfg(test)]
 mod tests;
 
+pub use durations::{BOUNDS, Durations};
 pub use history::{History, Sample};
 pub use meter::{Flushed, Meter, Sight, TableSight};
 
@@ -189,6 +191,28 @@ impl Lag {
     }
 }
 
+/// What a source takes of its memory budget, in bytes, as it is estimated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Changes that wait to be written.
+    pub changes: usize,
+    /// What is being written.
+    pub writing: usize,
+    /// Rows of chunks that wait for the log.
+    pub snapshots: usize,
+    /// Indexes, and merges that are under way.
+    pub tables: usize,
+    /// What all of it may take.
+    pub budget: usize,
+}
+
+impl Memory {
+    /// What was read from the log and waits to be written, in bytes.
+    pub fn buffered(&self) -> usize {
+        self.changes + self.writing
+    }
+}
+
 /// What is known of a source.
 #[derive(Debug, Default)]
 pub struct SourceFacts {
@@ -214,6 +238,10 @@ pub struct SourceFacts {
     pub flushed_ms: Option<i64>,
     /// See [`flushed_ms`](Self::flushed_ms).
     pub flush_took: Duration,
+    /// How long that took each time, and each table's part of it.
+    pub flushes_took: Durations,
+    /// See [`flushes_took`](Self::flushes_took).
+    pub commits_took: Durations,
     /// Up to where the log has been read.
     pub read: String,
     /// Up to where everything is durable, and acknowledged.
@@ -227,8 +255,8 @@ pub struct SourceFacts {
     /// By how many seconds what is durable is younger than the beginning of the log, where the server
     /// cuts it off whether or not it has been read, and says where.
     pub log_window_s: Option<u64>,
-    /// What waits to be written, in bytes.
-    pub buffered: usize,
+    /// What it takes of memory.
+    pub memory: Memory,
     /// How often one of its tables was verified since the process started.
     pub verifications: u64,
     /// Its tables.
@@ -345,6 +373,7 @@ impl TableFacts {
             State::Snapshot => "snapshot",
             State::Stopped => "stopped",
             State::Gap => "gap",
+            State::Dropped => "dropped",
         }
     }
 

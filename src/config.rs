@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+use crate::metrics::otlp::Collector;
+
 mod alert;
 mod lake;
 mod mongodb;
 mod mysql;
+mod otlp;
 mod postgres;
 mod reader;
 mod source;
@@ -32,6 +35,8 @@ pub struct Config {
     pub listen: std::net::SocketAddr,
     /// Who is told when something is wrong.
     pub alert: AlertConfig,
+    /// Which OpenTelemetry collector gets the metrics.
+    pub otlp: Option<Collector>,
     /// The databases, by name.
     pub sources: BTreeMap<String, SourceConfig>,
 }
@@ -116,7 +121,7 @@ impl Config {
 
 impl Reader<'_> {
     fn config(&mut self, root: &DeTable<'_>) -> Config {
-        self.only("the file", root, &["lake", "log", "http", "alert", "source"]);
+        self.only("the file", root, &["lake", "log", "http", "alert", "otlp", "source"]);
         let empty = DeTable::new();
         let section = |reader: &mut Self, name: &str| match root.get(name) {
             Some(item) => reader.table(name, item).cloned(),
@@ -127,6 +132,8 @@ impl Reader<'_> {
         let log = section(self, "log").unwrap_or_else(|| empty.clone());
         let http = section(self, "http").unwrap_or_else(|| empty.clone());
         let alert = section(self, "alert").unwrap_or_else(|| empty.clone());
+        let otlp = section(self, "otlp");
+        let at = root.get("otlp").map_or(0, |item| item.span().start);
         let lake = self.lake(&lake);
         let log = self.log(&log);
         self.only("[http]", &http, &["listen"]);
@@ -140,8 +147,9 @@ impl Reader<'_> {
                 .unwrap_or(default),
         };
         let alert = self.alert(&alert);
+        let otlp = otlp.and_then(|table| self.otlp(&table, at));
         let sources = self.sources(root);
-        Config { lake, log, listen, alert, sources }
+        Config { lake, log, listen, alert, otlp, sources }
     }
 
     fn log(&mut self, table: &DeTable<'_>) -> LogConfig {

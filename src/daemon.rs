@@ -16,6 +16,7 @@ use crate::budget::Budget;
 use crate::config::{Config, Database};
 use crate::control::{self, Orders};
 use crate::delta::{Cache, Lake};
+use crate::metrics::otlp;
 use crate::pipeline::{Ended, Order, Settings};
 use crate::serve::serve;
 use crate::verify::{Request, saved};
@@ -86,6 +87,9 @@ pub async fn keep(config: &Config, until: Until<'_>, stop: CancellationToken) ->
         beside.spawn(reload::watch(file.to_owned(), send));
         if let Some(webhook) = config.alert.webhook.clone() {
             beside.spawn(alert::watch(daemon.board.clone(), webhook, config.alert.lag));
+        }
+        if let Some(collector) = config.otlp.clone() {
+            beside.spawn(otlp::push(daemon.board.clone(), collector));
         }
     }
     let verify = if let Until::Current(verify) = until { verify } else { None };
@@ -163,6 +167,7 @@ impl Daemon {
             memory: self.memory.clone(),
             snapshot_connections: source.snapshot_connections,
             snapshot_modes: source.per_table.snapshot_modes.clone(),
+            dropped_tables: source.dropped_tables,
             merging: Merging {
                 modes: source.per_table.merge.clone(),
                 shapes: source.per_table.shapes.clone(),
@@ -221,9 +226,12 @@ impl Daemon {
         if self.stop.is_cancelled() {
             return;
         }
-        let fixed = |of: &Config| (of.lake.clone(), of.log.clone(), of.alert.clone());
+        let fixed =
+            |of: &Config| (of.lake.clone(), of.log.clone(), of.alert.clone(), of.otlp.clone());
         if fixed(&config) != fixed(&self.config) {
-            warn!("[lake], [log] and [alert] stay as they were: they take effect with a restart");
+            warn!(
+                "[lake], [log], [alert] and [otlp] stay as they were: they take effect with a restart"
+            );
         }
         let before = std::mem::replace(&mut self.config.sources, config.sources);
         self.share();

@@ -45,12 +45,15 @@ pub enum State {
     Stopped,
     /// The log no longer holds what the table needs next; it is read again.
     Gap,
+    /// The source has no such table any more. Its rows are those that it had at the end, or none, as
+    /// the configuration says.
+    Dropped,
 }
 
 impl State {
-    /// Whether the table has its place: the stream goes on from what it holds.
+    /// Whether the table has its place: the stream goes on from what it holds, if it goes on.
     pub fn is_kept(self) -> bool {
-        matches!(self, Self::Snapshot | Self::Live | Self::Paused)
+        matches!(self, Self::Snapshot | Self::Live | Self::Paused | Self::Dropped)
     }
 
     /// Whether all of it equals the source at the position that it holds.

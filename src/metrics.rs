@@ -1,38 +1,45 @@
-//! The [`Board`] as Prometheus metrics.
+//! The [`Board`] as metrics: what there is to measure, whoever is told.
 
-use std::fmt;
-
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
-
-use crate::board::{Board, SourceFacts, Standing, TableFacts};
+use crate::board::{Board, Durations, Memory, SourceFacts, Standing, TableFacts};
 use crate::epoch::State;
 use crate::pipeline::now_ms;
 use crate::verify::{Outcome, Verified};
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OfSource {
-    source: String,
+pub mod otlp;
+pub mod prometheus;
+
+/// What one name stands for.
+#[derive(Debug)]
+pub struct Family {
+    /// Its name, without the prefix `lakeward_`.
+    pub name: &'static str,
+    /// What it measures.
+    pub help: &'static str,
+    /// Whether it only grows while the process runs.
+    pub is_counter: bool,
+    /// One for each thing that is measured.
+    pub series: Vec<Series>,
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OfTable {
-    source: String,
-    table: String,
+/// One of the things that are measured.
+#[derive(Debug)]
+pub struct Series {
+    /// Which one it is.
+    pub labels: Vec<(&'static str, String)>,
+    /// Its value.
+    pub value: Value,
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OfPosition {
-    source: String,
-    kind: String,
-    position: String,
+/// What is measured.
+#[derive(Debug)]
+pub enum Value {
+    /// A number.
+    Number(i64),
+    /// How long something took each time.
+    Durations(Durations),
 }
 
-/// A figure of a source: its name, what it is, and where it is read.
+/// A figure: its name, what it is, and where it is read.
 type Figure<T> = (&'static str, &'static str, fn(&T) -> Option<i64>);
 
 /// What only grows while the process runs.
@@ -43,7 +50,7 @@ const COUNTERS: [Figure<SourceFacts>; 4] = [
     ("restarts", "Times a source started over after an error.", |of| Some(of.restarts as i64)),
 ];
 
-const GAUGES: [Figure<SourceFacts>; 7] = [
+const GAUGES: [Figure<SourceFacts>; 8] = [
     ("source_up", "1 while a source is being followed.", |of| {
         let up = i64::from(of.standing == Standing::Following);
         (of.standing != Standing::Removed).then_some(up)
@@ -68,11 +75,32 @@ const GAUGES: [Figure<SourceFacts>; 7] = [
         "How much older the beginning of the source's log is than what is durable in the lake.",
         |of| of.log_window_s.map(|seconds| seconds as i64),
     ),
-    ("buffered_bytes", "What waits to be written.", |of| Some(of.buffered as i64)),
+    ("buffered_bytes", "What waits to be written.", |of| Some(of.memory.buffered() as i64)),
+    ("memory_budget_bytes", "What buffers and indexes of a source may take together.", |of| {
+        Some(of.memory.budget as i64).filter(|budget| *budget > 0)
+    }),
     ("stopped_tables", "Tables that can't go on.", |of| {
         let stopped = |table: &&TableFacts| table.state == State::Stopped;
         Some(of.tables.values().filter(stopped).count() as i64)
     }),
+];
+
+/// A part of a source's memory: its label, and where it is read.
+type Part = (&'static str, fn(&Memory) -> usize);
+
+const MEMORY: [Part; 4] = [
+    ("changes", |memory| memory.changes),
+    ("writer", |memory| memory.writing),
+    ("snapshots", |memory| memory.snapshots),
+    ("tables", |memory| memory.tables),
+];
+
+/// How long something takes: its name, what it is, and where it is read.
+type Latency = (&'static str, &'static str, fn(&SourceFacts) -> &Durations);
+
+const LATENCIES: [Latency; 2] = [
+    ("flush_seconds", "How long closing an epoch took.", |of| &of.flushes_took),
+    ("commit_seconds", "How long a table's part of an epoch took.", |of| &of.commits_took),
 ];
 
 const TABLE_GAUGES: [Figure<TableFacts>; 9] = [
@@ -112,86 +140,61 @@ fn compared(of: &TableFacts) -> Option<&Verified> {
     of.verified.as_ref().filter(|verified| verified.outcome != Outcome::Skipped)
 }
 
-/// The metrics of `board` in the text format of Prometheus.
-pub fn text(board: &Board) -> String {
-    let mut registry = Registry::with_prefix("lakeward");
-    registry.register_collector(Box::new(Scrape(board.clone())));
-    let mut text = String::new();
-    // Writing to a String doesn't fail.
-    let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
-    text
-}
-
-#[derive(Debug)]
-struct Scrape(Board);
-
-impl Collector for Scrape {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for (name, help, read) in COUNTERS {
-            self.family(&mut encoder, (name, help, MetricType::Counter), of_source(read))?;
-        }
-        for (name, help, read) in GAUGES {
-            self.family(&mut encoder, (name, help, MetricType::Gauge), of_source(read))?;
-        }
-        for (name, help, read) in TABLE_GAUGES {
-            self.family(&mut encoder, (name, help, MetricType::Gauge), of_tables(read))?;
-        }
-        let help =
-            "Always 1; the labels hold the position that was read, made durable and acknowledged.";
-        self.family(&mut encoder, ("position", help, MetricType::Gauge), positions)
-    }
-}
-
-impl Scrape {
-    /// Writes one family: the series that `read` finds in each source.
-    fn family<L: EncodeLabelSet>(
-        &self,
-        encoder: &mut DescriptorEncoder<'_>,
-        (name, help, kind): (&str, &str, MetricType),
-        read: impl Fn(&str, &SourceFacts, &mut Vec<(L, i64)>),
-    ) -> fmt::Result {
+/// All metrics of `board`, as of now.
+pub fn families(board: &Board) -> Vec<Family> {
+    let family = |(name, help), is_counter, read: &dyn Fn(&str, &SourceFacts, &mut Vec<Series>)| {
         let mut series = Vec::new();
-        self.0.each(|source, facts| read(source, facts, &mut series));
-        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-        for (label, value) in &series {
-            let one = family.encode_family(label)?;
-            match kind {
-                MetricType::Counter => ConstCounter::new(value.unsigned_abs()).encode(one)?,
-                _ => ConstGauge::new(*value).encode(one)?,
+        board.each(|source, facts| read(source, facts, &mut series));
+        Family { name, help, is_counter, series }
+    };
+    let mut families = Vec::new();
+    let counters = COUNTERS.into_iter().map(|figure| (figure, true));
+    for ((name, help, read), grows) in counters.chain(GAUGES.map(|figure| (figure, false))) {
+        families.push(family((name, help), grows, &|source, facts, series| {
+            series.extend(read(facts).map(|value| number(vec![of(source)], value)));
+        }));
+    }
+    for (name, help, read) in TABLE_GAUGES {
+        families.push(family((name, help), false, &|source, facts, series| {
+            for (id, table) in &facts.tables {
+                let labels = || vec![of(source), ("table", id.to_string())];
+                series.extend(read(table).map(|value| number(labels(), value)));
             }
+        }));
+    }
+    for (name, help, read) in LATENCIES {
+        families.push(family((name, help), false, &|source, facts, series| {
+            let value = Value::Durations(read(facts).clone());
+            series.push(Series { labels: vec![of(source)], value });
+        }));
+    }
+    let help = "What of its budget a source takes, by part.";
+    families.push(family(("memory_bytes", help), false, &|source, facts, series| {
+        for (part, read) in MEMORY {
+            let labels = vec![of(source), ("part", part.to_owned())];
+            series.push(number(labels, read(&facts.memory) as i64));
         }
-        Ok(())
-    }
+    }));
+    let help =
+        "Always 1; the labels hold the position that was read, made durable and acknowledged.";
+    families.push(family(("position", help), false, &positions));
+    families
 }
 
-/// The one series of a source.
-fn of_source(
-    read: fn(&SourceFacts) -> Option<i64>,
-) -> impl Fn(&str, &SourceFacts, &mut Vec<(OfSource, i64)>) {
-    move |source, facts, series| {
-        let label = OfSource { source: source.to_owned() };
-        series.extend(read(facts).map(|value| (label, value)));
-    }
+fn of(source: &str) -> (&'static str, String) {
+    ("source", source.to_owned())
 }
 
-/// A series for each of its tables.
-fn of_tables(
-    read: fn(&TableFacts) -> Option<i64>,
-) -> impl Fn(&str, &SourceFacts, &mut Vec<(OfTable, i64)>) {
-    move |source, facts, series| {
-        for (id, table) in &facts.tables {
-            let label = || OfTable { source: source.to_owned(), table: id.to_string() };
-            series.extend(read(table).map(|value| (label(), value)));
-        }
-    }
+fn number(labels: Vec<(&'static str, String)>, value: i64) -> Series {
+    Series { labels, value: Value::Number(value) }
 }
 
-fn positions(source: &str, facts: &SourceFacts, series: &mut Vec<(OfPosition, i64)>) {
+fn positions(source: &str, facts: &SourceFacts, series: &mut Vec<Series>) {
     let places =
         [("read", &facts.read), ("durable", &facts.durable), ("acknowledged", &facts.durable)];
     for (kind, position) in places.into_iter().filter(|(_, position)| !position.is_empty()) {
-        let (source, kind) = (source.to_owned(), kind.to_owned());
-        series.push((OfPosition { source, kind, position: position.clone() }, 1));
+        let labels = vec![of(source), ("kind", kind.to_owned()), ("position", position.clone())];
+        series.push(number(labels, 1));
     }
 }
 
@@ -203,11 +206,12 @@ mod tests {
     /// doesn't.
     #[test]
     fn the_page_has_every_metric_and_no_other() {
-        let counters = COUNTERS.iter().map(|(name, ..)| format!("{name}_total"));
-        let gauges = GAUGES.iter().map(|(name, ..)| (*name).to_owned());
-        let tables = TABLE_GAUGES.iter().map(|(name, ..)| (*name).to_owned());
-        let mut all: Vec<_> = counters.chain(gauges).chain(tables).collect();
-        all.push("position".to_owned());
+        let families = families(&Board::default());
+        let name = |family: &Family| match family.is_counter {
+            true => format!("{}_total", family.name),
+            false => family.name.to_owned(),
+        };
+        let mut all: Vec<_> = families.iter().map(name).collect();
         let mut page: Vec<_> = include_str!("../docs/metrics.md")
             .lines()
             .filter_map(|line| line.strip_prefix("| `lakeward_")?.split_once('`'))
@@ -216,7 +220,11 @@ mod tests {
         all.sort_unstable();
         page.sort_unstable();
         assert_eq!(all, page);
-        let known = |name: &str| all.iter().any(|known| known == name);
+        let parts = ["_bucket", "_sum", "_count"];
+        let known = |name: &str| {
+            let base = parts.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name);
+            all.iter().any(|known| known == name || known == base)
+        };
         let used = [
             include_str!("../deploy/alerts.yml"),
             include_str!("../deploy/grafana/dashboards/lakeward.json"),
@@ -225,25 +233,6 @@ mod tests {
             let end = name.find(|c: char| !c.is_ascii_lowercase() && c != '_');
             let name = &name[..end.unwrap_or(name.len())];
             assert!(known(name), "lakeward_{name} is used, and there is no such metric");
-        }
-    }
-
-    #[test]
-    fn names_stay_what_dashboards_know() {
-        let board = Board::default();
-        let text = {
-            let _meter = board.source("shop", "postgres");
-            text(&board)
-        };
-        for line in [
-            "# TYPE lakeward_changes counter",
-            "lakeward_changes_total{source=\"shop\"} 0",
-            "lakeward_flushes_total{source=\"shop\"} 0",
-            "lakeward_source_up{source=\"shop\"} 0",
-            "lakeward_stopped_tables{source=\"shop\"} 0",
-            "# EOF",
-        ] {
-            assert!(text.contains(line), "{line} is not in\n{text}");
         }
     }
 }

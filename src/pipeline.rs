@@ -43,12 +43,15 @@ use crate::verify::{Found, Request};
 use crate::writer::{Merging, Plan, Report, Size, Writer};
 
 mod act;
+mod dropped;
 mod sight;
 mod tables;
 mod verify;
 
 use act::Waiting;
 pub use act::{Act, Answer};
+pub(crate) use dropped::another;
+pub use dropped::{DroppedTables, was_followed};
 pub use verify::Answers;
 use verify::Verifications;
 
@@ -65,6 +68,8 @@ pub struct Settings {
     pub snapshot_connections: usize,
     /// Tables whose rows are not simply read when they are first kept.
     pub snapshot_modes: BTreeMap<TableId, SnapshotMode>,
+    /// What becomes of tables that the source has no more.
+    pub dropped_tables: DroppedTables,
     /// How and when changed rows are merged.
     pub merging: Merging,
     /// How often the catalog is looked at for what the log doesn't show.
@@ -144,6 +149,10 @@ struct Tracked<S: Source> {
     /// Whether it is not kept because the source doesn't offer it (any more): it joins again when
     /// it does.
     absent: bool,
+    /// A position by which the log has said why the catalog doesn't list it any more.
+    leaves: Option<S::Position>,
+    /// That it was dropped: it holds what it had then, or nothing.
+    dropped: Option<String>,
     /// Why it is read again, while it is.
     reason: Option<String>,
     /// Whether its changes are staged until it is resumed.
@@ -163,12 +172,30 @@ impl<S: Source> Tracked<S> {
             schema,
             stopped: None,
             absent: false,
+            leaves: None,
+            dropped: None,
             reason: None,
             paused: false,
             held: None,
             joins: None,
             drift: None,
         }
+    }
+
+    /// What there is to say of it.
+    fn why(&self) -> Option<&str> {
+        let why = [&self.stopped, &self.dropped, &self.reason];
+        why.into_iter().find_map(Option::as_deref)
+    }
+
+    /// Whether its changes are taken up.
+    fn is_followed(&self) -> bool {
+        self.stopped.is_none() && self.dropped.is_none()
+    }
+
+    /// Whether something is to be done once the stream has come so far.
+    fn waits(&self) -> bool {
+        self.joins.is_some() || self.drift.is_some() || self.leaves.is_some()
     }
 }
 
@@ -268,7 +295,8 @@ impl<S: Source> Pipeline<S> {
         }
         let established = source.establish(&schemas).await?;
         source.expect(&established.identity);
-        let starts = plan_starts(standing, &catalog, &established, &settings.snapshot_modes);
+        let selects = |id: &TableId| source.selects(id);
+        let starts = plan_starts(standing, &catalog, &established, &settings, &selects);
         let resume = starts.resume.unwrap_or_else(|| established.oldest.clone());
         info!(source = settings.source, position = %resume, tables = schemas.len(), "following");
         let kept: Vec<_> = starts.tables.iter().filter_map(Start::kept).cloned().collect();
@@ -397,6 +425,7 @@ impl<S: Source> Pipeline<S> {
             (Some(listed), Some(known)) if listed.schema != known => {
                 self.read_again(listed.schema.clone(), &look, error.to_string());
             }
+            (None, _) if !self.refused.contains_key(&table) => self.stop_gone(&table, S::FINDS_ALL),
             _ => self.stop_table(&table, error.full()),
         }
         Ok(())
@@ -413,6 +442,7 @@ impl<S: Source> Pipeline<S> {
             self.dirty = true;
         }
         self.settle_drift();
+        self.settle_leaving();
         let memory = self.buffers();
         if self.snapshots.size() < memory / 4 && self.changes.touched_size() < memory / 8 {
             if self.snapshots.wants_reader(self.changes.position()) {
@@ -544,15 +574,17 @@ impl<S: Source> Pipeline<S> {
         for (id, stopped, tracked) in refused.chain(tables) {
             let progress = self.snapshots.progress(id).unwrap_or_default();
             let paused = tracked.is_some_and(|tracked| tracked.paused);
+            let dropped = tracked.and_then(|tracked| tracked.dropped.clone());
             let state = match (&stopped, self.snapshots.progress(id).is_some()) {
                 (Some(_), _) => State::Stopped,
                 (None, true) => State::Snapshot,
+                (None, false) if dropped.is_some() => State::Dropped,
                 (None, false) if paused => State::Paused,
                 (None, false) => State::Live,
             };
             let ahead = tracked.and_then(|t| t.held.as_ref()).filter(|held| !to.covers(held));
             let held = ahead.map_or_else(|| to.clone(), |held| held.join(to));
-            let reason = stopped.or_else(|| tracked.and_then(|t| t.reason.clone()));
+            let reason = stopped.or(dropped).or_else(|| tracked.and_then(|t| t.reason.clone()));
             let (held, staged) = (Some(held), Vec::new());
             roster.insert(
                 id.clone(),
@@ -616,7 +648,7 @@ impl<S: Source> Pipeline<S> {
         let behind = self.snapshots.waits_for_stream(self.changes.position())
             || self.verifying.reading.waits_for_stream(self.changes.position())
             || (self.settings.until_current && !self.changes.position().covers(&self.target))
-            || self.tables.values().any(|t| t.joins.is_some() || t.drift.is_some());
+            || self.tables.values().any(Tracked::waits);
         if behind && now - self.last_nudge >= TICK {
             self.last_nudge = now;
             self.stream.nudge();
@@ -656,7 +688,7 @@ impl<S: Source> Pipeline<S> {
             && self.snapshots.is_empty()
             && self.verifying.is_idle()
             && !self.dirty
-            && self.tables.values().all(|t| t.drift.is_none() && t.joins.is_none())
+            && !self.tables.values().any(Tracked::waits)
     }
 
     /// Flushes what is complete, commits it, and ends.
@@ -674,13 +706,19 @@ impl<S: Source> Pipeline<S> {
         let stopped = self
             .tables
             .iter()
-            .filter(|(_, tracked)| !tracked.absent)
-            .filter_map(|(id, tracked)| Some((id.clone(), tracked.stopped.clone()?)))
+            .filter_map(|(id, tracked)| Some((id.clone(), self.fault(tracked)?.to_owned())))
             .collect();
         // The acknowledgement is on its way; the source keeps what it does not get.
         self.stream.nudge();
         let verified = std::mem::take(&mut self.verifying.results);
         Ok(Ended { stopped, verified, tables: self.summaries() })
+    }
+
+    /// Why a table is not kept that ought to be.
+    fn fault<'a>(&self, tracked: &'a Tracked<S>) -> Option<&'a str> {
+        let dropped = self.settings.dropped_tables == DroppedTables::Stop;
+        let stopped = tracked.stopped.as_deref().filter(|_| !tracked.absent);
+        stopped.or_else(|| tracked.dropped.as_deref().filter(|_| dropped))
     }
 
     fn summaries(&self) -> BTreeMap<TableId, Summary> {

@@ -50,11 +50,13 @@ pub enum Bug {
     ReadTwice,
     /// A staged TRUNCATE is passed over.
     ForgetTruncate,
+    /// A table that was dropped ends before the stream has shown its last changes.
+    LeaveAtOnce,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 23] = [
+    pub const ALL: [Bug; 24] = [
         Bug::SkipChange,
         Bug::IgnoreHeld,
         Bug::AcknowledgeEarly,
@@ -78,6 +80,7 @@ impl Bug {
         Bug::StaleIndex,
         Bug::ReadTwice,
         Bug::ForgetTruncate,
+        Bug::LeaveAtOnce,
     ];
 }
 

@@ -128,7 +128,7 @@ async fn one(
 }
 
 async fn numbers(Shared(board): Shared<Board>) -> Response {
-    ([(header::CONTENT_TYPE, TEXT)], metrics::text(&board)).into_response()
+    ([(header::CONTENT_TYPE, TEXT)], metrics::prometheus::text(&board)).into_response()
 }
 
 async fn health(Shared(board): Shared<Board>) -> (StatusCode, String) {

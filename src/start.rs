@@ -1,6 +1,5 @@
 //! The start of a source: from what the lake holds and the catalog says to what each table does.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::delta::Lake;
 use crate::epoch::{Member, Progress, State};
-use crate::pipeline::{Settings, now_ms};
+use crate::pipeline::{DroppedTables, Settings, another, now_ms};
 use crate::planted::{self, Bug};
 use crate::writer::{Standing, Writer};
 
@@ -66,12 +65,25 @@ pub enum Start<P> {
         /// Why.
         reason: String,
     },
-    /// The source has it no more.
+    /// It was dropped: its rows are as they are to be.
+    Dropped {
+        /// Which table.
+        id: TableId,
+        /// Its last schema.
+        schema: Option<Arc<TableSchema>>,
+        /// What there is to say of it.
+        reason: String,
+        /// Whether another one of its name would be taken up.
+        absent: bool,
+    },
+    /// The source has it no more, and what it held at the end can't be told.
     Gone {
         /// Which table.
         id: TableId,
         /// Its last schema.
         schema: Option<Arc<TableSchema>>,
+        /// Whether the configuration asks for it.
+        selected: bool,
     },
 }
 
@@ -80,7 +92,10 @@ impl<P> Start<P> {
     pub fn kept(&self) -> Option<&Arc<TableSchema>> {
         match self {
             Start::Keep { schema, .. } | Start::Adopt { schema, .. } => Some(schema),
-            Start::Read { .. } | Start::Stay { .. } | Start::Gone { .. } => None,
+            Start::Read { .. }
+            | Start::Stay { .. }
+            | Start::Dropped { .. }
+            | Start::Gone { .. } => None,
         }
     }
 }
@@ -170,13 +185,15 @@ impl<P: Position> Starts<P> {
     }
 }
 
-/// Decides what each table does (E5, E6, P9). `modes`: of tables whose rows are not simply read.
+/// Decides what each table does (E5, E6, P9). `selects`: whether the configuration asks for a table.
 pub fn plan_starts<P: Position>(
     standing: Option<Standing<P>>,
     catalog: &Catalog<P>,
     established: &Established<P>,
-    modes: &BTreeMap<TableId, SnapshotMode>,
+    settings: &Settings,
+    selects: &dyn Fn(&TableId) -> bool,
 ) -> Starts<P> {
+    let modes = &settings.snapshot_modes;
     let mut starts = Starts { tables: Vec::new(), resume: None, unseen: Vec::new() };
     let from = |id: &TableId| match modes.get(id) {
         Some(SnapshotMode::Never(from)) => from.as_deref(),
@@ -211,6 +228,11 @@ pub fn plan_starts<P: Position>(
             starts.first(&listed.schema, from(&id), established);
             continue;
         };
+        if member.state == State::Dropped && settings.dropped_tables == DroppedTables::Stop {
+            let reason = another(member.reason.as_deref());
+            starts.tables.push(Start::Dropped { id, schema, reason, absent: false });
+            continue;
+        }
         let held = member.held.unwrap_or_else(|| standing.to.clone());
         let stays = modes.contains_key(&id) && !member.progress.staged;
         let reason = match (&schema, member.state) {
@@ -218,6 +240,7 @@ pub fn plan_starts<P: Position>(
             (_, State::Stopped | State::Gap) => {
                 Some(format!("it was stopped: {}", member.reason.unwrap_or_default()))
             }
+            (_, State::Dropped) => Some("it was dropped and made again".to_owned()),
             (None, _) => Some("gap: the lake has no such table any more".to_owned()),
             (Some(_), _) if replaced => {
                 Some("gap: the database, publication or slot is another one now".to_owned())
@@ -245,8 +268,24 @@ pub fn plan_starts<P: Position>(
         }
     }
     let refused = |id: &TableId| catalog.refused.iter().any(|(refused, _)| refused == id);
-    for (id, (_, schema)) in members.into_iter().filter(|(id, _)| !refused(id)) {
-        starts.tables.push(Start::Gone { id, schema });
+    for (id, (member, schema)) in members.into_iter().filter(|(id, _)| !refused(id)) {
+        let held = member.held.unwrap_or_else(|| standing.to.clone());
+        let whole = member.state.is_whole() && member.progress.is_done() && !replaced;
+        let follows = whole && selects(&id) && lost(&held, established).is_none();
+        let start = match (schema, member.state) {
+            (schema, State::Dropped) => {
+                let reason = member.reason.unwrap_or_default();
+                Start::Dropped { id, schema, reason, absent: true }
+            }
+            // The log says what it held at the end.
+            (Some(schema), state) if follows => {
+                starts.resume_at(&held);
+                let (progress, paused) = (member.progress, state == State::Paused);
+                Start::Keep { schema, held, progress, paused }
+            }
+            (schema, _) => Start::Gone { selected: selects(&id), id, schema },
+        };
+        starts.tables.push(start);
     }
     starts
 }

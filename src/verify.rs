@@ -8,7 +8,8 @@
 //!
 //! A row that only the lake has is one that no chunk brought though it was there before the first
 //! and is there after the last. It is looked for in the source once more, by its key, before it
-//! counts (V2).
+//! counts (V2). In the same way a row that differs is read once more before it counts (V4): a source
+//! whose views do not always see what they say does not raise an alarm.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::TableFilter;
-use crate::schema::TableSchema;
+use crate::schema::{TableId, TableSchema};
 use crate::secret::Secret;
 use crate::source::{Catalog, Established, Finding};
 
@@ -135,6 +135,13 @@ impl crate::source::Source for Mongodb {
     type View = Visible;
     type Stream = stream::Stream;
     type Reader = snapshot::Reader;
+
+    /// `listDatabases` shows the databases that the user is authorized for (MongoDB manual).
+    const FINDS_ALL: bool = false;
+
+    fn selects(&self, table: &TableId) -> bool {
+        self.filter.matches(table)
+    }
 
     async fn discover(&mut self) -> Result<Catalog<Position>> {
         let server = self.server().await?;

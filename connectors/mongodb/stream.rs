@@ -120,6 +120,7 @@ impl crate::source::Stream for Stream {
             None => Vec::new(),
             Some(Unresolved::Shape(table, document)) => vec![self.grow(&table, &document)?],
             Some(Unresolved::Replaced(table, why)) => vec![Resolved::Lost(table, why)],
+            Some(Unresolved::Gone(table)) => vec![Resolved::Dropped { table, shows_next: true }],
             Some(Unresolved::Lost(why)) => {
                 let lost = |table| Resolved::Lost(table, why.clone());
                 self.decoder.tables().into_iter().map(lost).collect()
@@ -129,6 +130,7 @@ impl crate::source::Stream for Stream {
             match resolved {
                 Resolved::Schema(schema) => self.decoder.set_table(schema.clone())?,
                 Resolved::Lost(table, _) => self.decoder.remove_table(table),
+                Resolved::Dropped { table, .. } => self.decoder.remove_gone(table),
             }
         }
         Ok(resolved)

@@ -77,6 +77,11 @@ impl Shared {
         Self { filter, text_columns, charsets: Mutex::default() }
     }
 
+    /// Whether the filter wants a table of this name.
+    pub fn selects(&self, table: &TableId) -> bool {
+        self.filter.matches(table)
+    }
+
     /// The tables that the filter wants, as they are now.
     ///
     /// # Errors
@@ -202,6 +207,10 @@ impl Shared {
         };
         Ok(match question {
             Question::Replaced(tables, why) => lost(tables, why),
+            Question::Dropped(tables) => {
+                let tables = tables.iter().cloned();
+                tables.map(|table| Resolved::Dropped { table, shows_next: false }).collect()
+            }
             Question::Everything(why) => lost(all, why),
             Question::Altered(table, actions) => {
                 let before = known(table);

@@ -79,8 +79,10 @@ pub enum Question {
     },
     /// A table's definition was changed.
     Altered(TableId, Vec<Action>),
-    /// These tables have another content, or are gone.
+    /// These tables have another content.
     Replaced(Vec<TableId>, String),
+    /// These names are no table's any more, or another's.
+    Dropped(Vec<TableId>),
     /// A statement changed rows, which of them only the server can tell.
     Statement {
         /// Tables that it names and that are kept.
@@ -509,15 +511,17 @@ impl Decoder {
         let replaced = |tables: Vec<TableId>, why: &str| {
             (!tables.is_empty()).then(|| Question::Replaced(tables, why.to_owned()))
         };
+        let dropped =
+            |tables: Vec<TableId>| (!tables.is_empty()).then_some(Question::Dropped(tables));
         match effect {
             Effect::Alter(table, actions) if self.by_id.contains_key(&table) => {
                 Some(Question::Altered(table, actions))
             }
-            Effect::Drop(tables) => replaced(tables, "it was dropped"),
+            Effect::Drop(tables) => dropped(tables),
             Effect::DropDatabase(name) => {
                 let is_of = |table: &&TableId| table.schema.eq_ignore_ascii_case(&name);
                 let of_it = self.tables().filter(is_of).cloned();
-                replaced(of_it.collect(), "its database was dropped")
+                dropped(of_it.collect())
             }
             Effect::Replace(tables) => replaced(tables, "its definition was changed"),
             Effect::Rows(names) if !self.tables.is_empty() => {

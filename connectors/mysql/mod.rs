@@ -203,6 +203,14 @@ impl crate::source::Source for MySql {
     type Stream = stream::Stream;
     type Reader = snapshot::Reader;
 
+    /// `information_schema` shows the tables on which the user has a privilege (MySQL manual,
+    /// "INFORMATION_SCHEMA Tables", Privileges).
+    const FINDS_ALL: bool = false;
+
+    fn selects(&self, table: &TableId) -> bool {
+        self.shared.selects(table)
+    }
+
     async fn discover(&mut self) -> Result<Catalog<Place>> {
         let shared = self.shared.clone();
         let control = self.control().await?;

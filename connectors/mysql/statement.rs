@@ -28,7 +28,7 @@ pub enum Effect {
     Nothing,
     /// All rows of a table are gone.
     Truncate(TableId),
-    /// These tables are gone.
+    /// These tables are gone, or called otherwise.
     Drop(Vec<TableId>),
     /// All tables of a database are gone.
     DropDatabase(String),
@@ -190,7 +190,7 @@ impl Reader<'_> {
             "TRUNCATE" => self.truncate(),
             "DROP" => self.drop(),
             "RENAME" if self.takes(&["RENAME", "TABLE"]) || self.takes(&["RENAME", "TABLES"]) => {
-                Effect::Replace(self.all_names())
+                Effect::Drop(self.all_names())
             }
             "ALTER" => self.alter(),
             "CREATE" => self.create(),

@@ -128,7 +128,9 @@ impl crate::source::Stream for Stream {
                 Resolved::Schema(schema) => {
                     self.decoder.set(Known::new(schema.clone(), &self.shared.charsets())?);
                 }
-                Resolved::Lost(table, _) => self.decoder.remove(table),
+                Resolved::Lost(table, _) | Resolved::Dropped { table, .. } => {
+                    self.decoder.remove(table);
+                }
             }
         }
         self.decoder.settle();

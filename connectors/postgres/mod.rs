@@ -239,6 +239,13 @@ impl crate::source::Source for Postgres {
     type Stream = stream::Stream;
     type Reader = snapshot::Reader;
 
+    /// `pg_class` can be read by everybody.
+    const FINDS_ALL: bool = true;
+
+    fn selects(&self, table: &TableId) -> bool {
+        self.filter.matches(table)
+    }
+
     async fn discover(&mut self) -> Result<Catalog<Lsn>> {
         let (filter, options) = (self.filter.clone(), self.catalog.clone());
         let control = self.control().await?;

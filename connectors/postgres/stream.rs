@@ -173,7 +173,9 @@ impl crate::source::Stream for Stream {
         let resolved = catalog::resolve(self.control().await?, &options, &message, &known).await?;
         match &resolved {
             Resolved::Schema(schema) => self.decoder.set_relation(Relation::new(schema.clone())?),
-            Resolved::Lost(table, _) => self.decoder.remove_table(table),
+            Resolved::Lost(table, _) | Resolved::Dropped { table, .. } => {
+                self.decoder.remove_table(table);
+            }
         }
         Ok(vec![resolved])
     }

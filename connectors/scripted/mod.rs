@@ -65,10 +65,15 @@ impl Source for Scripted {
     type Stream = ScriptedStream;
     type Reader = ScriptedReader;
 
+    const FINDS_ALL: bool = true;
+
+    fn selects(&self, table: &TableId) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(table))
+    }
+
     async fn discover(&mut self) -> Result<Catalog<Gtids>> {
         let connection = Connection::open(&self.server).await?;
-        let wanted = |id: &TableId| self.only.as_ref().is_none_or(|only| only.contains(id));
-        let state = lock(&self.server).view(wanted);
+        let state = lock(&self.server).view(|id| self.selects(id));
         let listed = state.tables.into_values();
         let listed = listed.map(|table| Listed { rows: table.len() as u64, schema: table.schema });
         let tables = listed.collect();

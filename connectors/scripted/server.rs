@@ -278,6 +278,20 @@ impl Server {
         state.tables.get(table).map(sorted)
     }
 
+    /// What a table looked like, and its rows, sorted, whenever it was dropped, in the order of the
+    /// log.
+    pub fn drops(&self, table: &TableId) -> Vec<(Arc<TableSchema>, Vec<Row>)> {
+        let (mut state, mut found) = (State::default(), Vec::new());
+        for event in self.log.iter().flat_map(|entry| &entry.transaction.events) {
+            if matches!(event, Event::Drop { table: dropped } if dropped == table) {
+                let last = state.tables.get(table);
+                found.extend(last.map(|last| (last.schema.clone(), sorted(last))));
+            }
+            state.apply(event);
+        }
+        found
+    }
+
     /// What a table looks like after exactly the transactions of `position`.
     pub fn schema_at(&self, position: &Gtids, table: &TableId) -> Option<Arc<TableSchema>> {
         let state = self.replay(|gtid| position.contains(gtid));

@@ -76,7 +76,7 @@ impl Definition {
             id: self.id.clone(),
             columns: columns.map(|((name, kind), id)| column(id, name, *kind)).collect(),
             identity: if self.keyed { Identity::Key(vec![0]) } else { Identity::FullRow },
-            storage: storage.to_string(),
+            storage: format!("oid={storage}"),
             lasting_ids: true,
         }
     }

@@ -7,7 +7,9 @@ use lakeward_connectors::Error;
 use lakeward_connectors::schema::TableId;
 use lakeward_connectors::source::Listed;
 
-use super::{COMMITS, Lag, Problem, Reading, SourceFacts, Standing, TableCommit, TableFacts};
+use super::{
+    COMMITS, Lag, Memory, Problem, Reading, SourceFacts, Standing, TableCommit, TableFacts,
+};
 use crate::epoch::State;
 use crate::pipeline::now_ms;
 use crate::verify::{Found, Verified};
@@ -26,8 +28,8 @@ pub struct Sight {
     pub read: String,
     /// Changes decoded since the pipeline's start.
     pub changes: u64,
-    /// What waits to be written, in bytes.
-    pub buffered: usize,
+    /// What the source takes of memory.
+    pub memory: Memory,
     /// How far the lake is behind the source, in milliseconds.
     pub lag_ms: i64,
     /// The same in bytes of the log, where the source can say.
@@ -116,7 +118,7 @@ impl Meter {
         self.write(|facts| {
             facts.stand(Standing::Removed, now);
             facts.tables.clear();
-            (facts.lag, facts.lag_bytes, facts.buffered) = (None, None, 0);
+            (facts.lag, facts.lag_bytes, facts.memory) = (None, None, Memory::default());
             (facts.log_retained, facts.log_window_s) = (None, None);
             let remedy = Some(remedy);
             facts.problem = Some(Problem { what, remedy, at_ms: now, retry_ms: None });
@@ -155,7 +157,7 @@ impl Meter {
             facts.problem = None;
             facts.changes += sight.changes.saturating_sub(facts.counted);
             facts.counted = sight.changes;
-            facts.buffered = sight.buffered;
+            facts.memory = sight.memory;
             facts.read = sight.read;
             facts.lag = Some(Lag { ms: sight.lag_ms, seen_ms: now });
             facts.lag_bytes = sight.lag_bytes;
@@ -179,6 +181,8 @@ impl Meter {
             facts.epoch = flushed.epoch;
             facts.flushed_ms = Some(now);
             facts.flush_took = flushed.took;
+            facts.flushes_took.note(flushed.took);
+            flushed.committed.iter().for_each(|(_, did)| facts.commits_took.note(did.took));
             facts.durable = flushed.durable;
             for (id, did) in flushed.committed {
                 let Some(table) = facts.tables.get_mut(&id) else { continue };

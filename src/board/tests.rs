@@ -12,7 +12,14 @@ fn id(name: &str) -> TableId {
 
 fn sight(changes: u64) -> Sight {
     let read = "0/2".to_owned();
-    Sight { read, changes, buffered: 7, lag_ms: 40, lag_bytes: Some(16), ..Sight::default() }
+    Sight {
+        read,
+        changes,
+        memory: Memory { changes: 7, ..Memory::default() },
+        lag_ms: 40,
+        lag_bytes: Some(16),
+        ..Sight::default()
+    }
 }
 
 fn seen(id: &TableId, state: State, changes: u64, rows: Option<u64>) -> TableSight<'_> {

@@ -13,6 +13,7 @@ use toml::de::DeTable;
 use super::lake::{duration, size};
 use super::reader::Reader;
 use super::table::PerTable;
+use crate::pipeline::DroppedTables;
 
 /// A configured source.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +26,8 @@ pub struct SourceConfig {
     pub verify_rate: u64,
     /// How often every table is verified.
     pub verify_every: Option<Duration>,
+    /// What becomes of tables that the database has no more.
+    pub dropped_tables: DroppedTables,
     /// What is said of single tables.
     pub per_table: PerTable,
 }
@@ -190,7 +193,14 @@ impl Reader<'_> {
     }
 
     fn source(&mut self, name: &str, at: usize, of: &DeTable<'_>) -> Option<SourceConfig> {
-        let own = ["table", "schema_changes", "dropped_columns", "verify_every", "verify_rate"];
+        let own = [
+            "table",
+            "schema_changes",
+            "dropped_columns",
+            "dropped_tables",
+            "verify_every",
+            "verify_rate",
+        ];
         let known: Vec<&str> = KINDS.iter().copied().chain(own).collect();
         self.only(&format!("[source.{name}]"), of, &known);
         let named: Vec<_> = KINDS.into_iter().filter(|kind| of.contains_key(*kind)).collect();
@@ -223,8 +233,22 @@ impl Reader<'_> {
             _ => self.mongodb(&section, &per_table).map(Database::Mongodb),
         };
         let (verify_rate, verify_every) = self.verification(name, of);
-        let database = database?;
-        Some(SourceConfig { database, snapshot_connections, verify_rate, verify_every, per_table })
+        let dropped_tables = self.dropped_tables(name, of);
+        Some(SourceConfig {
+            database: database?,
+            snapshot_connections,
+            verify_rate,
+            verify_every,
+            dropped_tables,
+            per_table,
+        })
+    }
+
+    fn dropped_tables(&mut self, name: &str, of: &DeTable<'_>) -> DroppedTables {
+        let Some(item) = of.get("dropped_tables") else { return DroppedTables::default() };
+        let key = format!("source.{name}.dropped_tables");
+        let wanted = "\"keep\", \"follow\" or \"stop\"";
+        self.parsed(&key, item, wanted, DroppedTables::parse).unwrap_or_default()
     }
 
     /// How fast, and how often, lake and source are compared.

@@ -193,7 +193,7 @@ impl Reader<'_> {
         shape
     }
 
-    fn inner<'a, 'd>(
+    pub(super) fn inner<'a, 'd>(
         &mut self,
         place: &str,
         item: Item<'a, 'd>,

@@ -7,7 +7,7 @@
 const EVERY = 1000;        // milliseconds between two questions
 const PATIENCE = 8000;     // an answer that takes longer is none
 const REORDER = 4000;      // rows sorted by what changes all the time move no more often
-const URGENCY = ["stopped", "gap", "snapshot", "staged", "paused", "live"];
+const URGENCY = ["stopped", "gap", "snapshot", "staged", "paused", "live", "dropped"];
 const KINDS = { postgres: "PostgreSQL", mysql: "MySQL, MariaDB", mongodb: "MongoDB" };
 
 // ---- the look: before the body is drawn, so that nothing flashes ---------------------------------

@@ -112,6 +112,9 @@ impl<S: Source> Pipeline<S> {
         if let Some(reason) = &tracked.stopped {
             return Err(format!("it is stopped: {reason}"));
         }
+        if let Some(reason) = &tracked.dropped {
+            return Err(reason.clone());
+        }
         if tracked.paused == pause {
             return Ok(());
         }

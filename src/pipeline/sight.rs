@@ -5,7 +5,7 @@ use lakeward_connectors::source::{Established, Position, Source, Stream};
 use tokio::time::{Duration, Instant};
 
 use super::{Pipeline, Tracked, now_ms};
-use crate::board::{Sight, TableSight};
+use crate::board::{Memory, Sight, TableSight};
 use crate::epoch::State;
 
 /// The log's end as of a look counts as not reached only after so long: what was just written takes
@@ -92,13 +92,13 @@ impl<S: Source> Pipeline<S> {
             let (changes, oldest) = self.changes.tally(id);
             let waits = oldest.map_or(0, |micros| (now - micros / 1_000).max(0)).max(unread);
             let state = self.state(id, tracked);
-            if state != State::Stopped {
+            if !matches!(state, State::Stopped | State::Dropped) {
                 behind = behind.max(waits);
             }
             tables.push(TableSight {
                 id,
                 state,
-                reason: tracked.stopped.as_deref().or(tracked.reason.as_deref()),
+                reason: tracked.why(),
                 changes,
                 lag_ms: (state == State::Live).then_some(waits),
                 reading: self.snapshots.reading(id),
@@ -118,7 +118,13 @@ impl<S: Source> Pipeline<S> {
         let sight = Sight {
             read: read.to_string(),
             changes: self.changes.count,
-            buffered: self.changes.size() + self.in_writer,
+            memory: Memory {
+                changes: self.changes.size(),
+                writing: self.in_writer,
+                snapshots: self.snapshots.size() + self.verifying.reading.size(),
+                tables: self.writer_size,
+                budget: self.settings.memory.bytes(),
+            },
             lag_ms: behind,
             lag_bytes: self.newest.left(&read, &self.durable),
             log_retained: self.newest.retained,
@@ -134,6 +140,9 @@ impl<S: Source> Pipeline<S> {
             (Some(_), _) => State::Stopped,
             (None, Some(_)) if gap => State::Gap,
             (None, Some(_)) => State::Snapshot,
+            (None, None) if tracked.dropped.is_some() => {
+                self.settings.dropped_tables.shown(State::Dropped)
+            }
             (None, None) if tracked.paused => State::Paused,
             (None, None) => State::Live,
         }

@@ -8,7 +8,7 @@ use lakeward_connectors::source::{Catalog, Position, Range, Resolved, Source, St
 use lakeward_connectors::{Error, Result};
 use tracing::{info, warn};
 
-use super::{Look, Pipeline, Tracked, look};
+use super::{DroppedTables, Look, Pipeline, Tracked, look};
 use crate::buffer::Step;
 use crate::epoch::Progress;
 use crate::planted::{self, Bug};
@@ -36,7 +36,9 @@ impl<S: Source> Pipeline<S> {
                 let drift = now
                     .filter(|listed| schema.evolve(&listed.schema) != Evolution::Same)
                     .map(|listed| (listed.schema.clone(), look.clone()));
-                let tracked = Tracked { paused, held, drift, ..Tracked::new(schema) };
+                let gone = now.is_none() && !self.refused.contains_key(&id);
+                let leaves = gone.then(|| look.high.clone());
+                let tracked = Tracked { paused, held, drift, leaves, ..Tracked::new(schema) };
                 self.tables.insert(id, tracked);
             }
             Start::Read { id, reason } => {
@@ -54,14 +56,23 @@ impl<S: Source> Pipeline<S> {
                 self.track(schema.clone());
                 self.stop_table(&schema.id, reason);
             }
-            Start::Gone { id, schema } => {
+            Start::Dropped { id, schema, reason, absent } => {
+                let schema = schema.unwrap_or_else(|| Arc::new(unknown_schema(&id)));
+                let tracked = Tracked { dropped: Some(reason), absent, ..Tracked::new(schema) };
+                self.tables.insert(id, tracked);
+            }
+            Start::Gone { id, schema, selected } => {
                 let reason = "it is not in the source any more, or not selected; \
                               its rows stay as they are"
                     .to_owned();
+                let proved = selected && S::FINDS_ALL && schema.is_some();
                 let schema = schema.unwrap_or_else(|| Arc::new(unknown_schema(&id)));
                 let tracked =
                     Tracked { stopped: Some(reason), absent: true, ..Tracked::new(schema) };
-                self.tables.insert(id, tracked);
+                self.tables.insert(id.clone(), tracked);
+                if proved {
+                    self.end_stopped(&id);
+                }
             }
         }
         Ok(())
@@ -75,6 +86,11 @@ impl<S: Source> Pipeline<S> {
         reason: Option<String>,
     ) -> Result<()> {
         let id = schema.id.clone();
+        let was_dropped = self.tables.get(&id).is_some_and(|tracked| tracked.dropped.is_some());
+        if was_dropped && self.settings.dropped_tables == DroppedTables::Stop {
+            self.stay_dropped(&id);
+            return Ok(());
+        }
         let has_rows = self.open(&id).await? && !planted::is(Bug::ForgetMember);
         let known = self.tables.contains_key(&id);
         self.track(schema.clone());
@@ -87,6 +103,8 @@ impl<S: Source> Pipeline<S> {
             }
             return Ok(());
         }
+        let again = was_dropped && has_rows;
+        let reason = reason.or_else(|| again.then(|| "it was dropped and made again".to_owned()));
         let reason = reason.or_else(|| {
             has_rows.then(|| "the lake has rows of it whose position nobody knows".to_owned())
         });
@@ -186,7 +204,8 @@ impl<S: Source> Pipeline<S> {
         self.interrupt_verification(&id, "it was read again while it was compared");
         if let Some(tracked) = self.tables.get_mut(&id) {
             tracked.schema = schema.clone();
-            tracked.stopped = None;
+            (tracked.stopped, tracked.dropped, tracked.absent) = (None, None, false);
+            tracked.leaves = None;
             tracked.paused = false;
             tracked.held = None;
             tracked.drift = None;
@@ -212,6 +231,7 @@ impl<S: Source> Pipeline<S> {
                 }
             }
             Resolved::Lost(table, reason) => self.look_again(&table, reason).await?,
+            Resolved::Dropped { table, shows_next } => self.dropped(&table, shows_next).await?,
         }
         Ok(())
     }
@@ -233,14 +253,12 @@ impl<S: Source> Pipeline<S> {
         self.stream.remove_table(table);
         let (catalog, look) = look(&mut self.source).await?;
         match catalog.tables.iter().find(|listed| listed.schema.id == *table) {
+            Some(listed) if self.is_replaced(&listed.schema) => self.stop_replaced(table),
             Some(listed) => self.read_again(listed.schema.clone(), &look, reason),
-            None => {
-                self.stop_table(table, format!("{reason}; and now it is gone or refused"));
-                // Dropped, and perhaps about to be made again: then it joins again.
-                if let Some(tracked) = self.tables.get_mut(table) {
-                    tracked.absent = true;
-                }
+            None if catalog.refused.iter().any(|(refused, _)| refused == table) => {
+                self.stop_absent(table, format!("{reason}; and now it is refused"));
             }
+            None => self.stop_gone(table, S::FINDS_ALL),
         }
         Ok(())
     }
@@ -261,7 +279,7 @@ impl<S: Source> Pipeline<S> {
         warn!(%table, reason, "table stopped");
         tracked.stopped = Some(reason);
         tracked.paused = false;
-        tracked.reason = None;
+        (tracked.reason, tracked.dropped) = (None, None);
         tracked.joins = None;
         tracked.drift = None;
         self.stream.remove_table(table);
@@ -306,6 +324,10 @@ impl<S: Source> Pipeline<S> {
             match schema.evolve(&now) {
                 Evolution::Same => {}
                 Evolution::InPlace | Evolution::Convert => self.evolve(now),
+                Evolution::Snapshot(_) if self.is_replaced(&now) => {
+                    self.leave(&now.id);
+                    self.stay_dropped(&now.id);
+                }
                 Evolution::Snapshot(reason) => self.read_again(now, &look, reason),
             }
         }
@@ -321,15 +343,12 @@ impl<S: Source> Pipeline<S> {
         self.meter.listed(&catalog.tables);
         self.newest.looked(&catalog.high);
         let names: BTreeSet<_> = catalog.tables.iter().map(|listed| &listed.schema.id).collect();
-        let following = self.tables.iter().filter(|(_, tracked)| tracked.stopped.is_none());
+        let following = self.tables.iter().filter(|(_, tracked)| tracked.is_followed());
         let gone: Vec<_> = following.map(|(id, _)| id).filter(|id| !names.contains(id)).collect();
         for id in gone.into_iter().cloned().collect::<Vec<_>>() {
-            let reason = self.refused.get(&id).cloned().unwrap_or_else(|| {
-                "it was dropped, renamed or moved in the source; its rows stay as they are".into()
-            });
-            self.stop_table(&id, reason);
-            if let Some(tracked) = self.tables.get_mut(&id) {
-                tracked.absent = true;
+            match self.refused.get(&id).cloned() {
+                Some(reason) => self.stop_absent(&id, reason),
+                None => self.miss(&id, &catalog.high),
             }
         }
         let schemas: Vec<_> = catalog.tables.iter().map(|listed| listed.schema.clone()).collect();
@@ -358,7 +377,7 @@ impl<S: Source> Pipeline<S> {
     pub(super) fn differs(&self, now: &TableSchema) -> bool {
         self.tables.get(&now.id).is_none_or(|tracked| {
             let drifted = tracked.schema.evolve(now) != Evolution::Same;
-            tracked.absent || (tracked.stopped.is_none() && drifted)
+            tracked.absent || (tracked.is_followed() && drifted)
         })
     }
 

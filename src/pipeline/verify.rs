@@ -1,6 +1,6 @@
 //! Verifications of a source's tables, one after the other, beside the running stream.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +60,8 @@ struct Current {
     began: Instant,
     bytes: u64,
     result: Verified,
+    /// Keys of rows that differ, as long as nobody has looked a second time (V4).
+    doubts: BTreeSet<KeyText>,
     repairs: Vec<KeyText>,
 }
 
@@ -70,7 +72,7 @@ enum Phase {
     Rows,
     /// All have been; the writer says which of the lake's rows were not among them.
     Unseen,
-    /// Those are looked for in the source.
+    /// Those are looked for in the source, and rows that differed are read once more.
     Keys,
     /// They have been; the writer says which are still unseen.
     End,
@@ -161,6 +163,9 @@ impl<S: Source> Pipeline<S> {
         if let Some(reason) = &tracked.stopped {
             return Err(Skip { reason: "it is stopped".to_owned(), cause: Some(reason.clone()) });
         }
+        if tracked.dropped.is_some() {
+            return Err("the source has no such table any more".into());
+        }
         if tracked.paused {
             return Err("it is paused".into());
         }
@@ -172,7 +177,7 @@ impl<S: Source> Pipeline<S> {
         }
         let position = self.changes.position();
         let ahead = tracked.held.as_ref().is_some_and(|held| !position.covers(held));
-        let waits = tracked.joins.is_some() || ahead || tracked.drift.is_some();
+        let waits = tracked.waits() || ahead;
         let read = self.snapshots.progress(table).is_some();
         Ok((!waits && !read).then(|| tracked.schema.clone()))
     }
@@ -193,6 +198,7 @@ impl<S: Source> Pipeline<S> {
             began: Instant::now(),
             bytes: self.verifying.reading.bytes(),
             result: Verified::of(Outcome::Equal, 0, Duration::ZERO),
+            doubts: BTreeSet::new(),
             repairs: Vec::new(),
         });
     }
@@ -251,8 +257,13 @@ impl<S: Source> Pipeline<S> {
             if current.wanted.table != table || current.number != findings.number {
                 continue;
             }
-            current.result.rows += findings.rows;
+            let first = matches!(current.phase, Phase::Rows | Phase::Unseen);
+            current.result.rows += if first { findings.rows } else { 0 };
             for (key, columns) in findings.different {
+                if first && current.doubts.len() < UNSEEN {
+                    current.doubts.insert(key);
+                    continue;
+                }
                 let kind = if columns.is_none() { Kind::Missing } else { Kind::Changed };
                 current.repairs.push(key.clone());
                 current.repairs.truncate(REPAIRED_BY_KEY);
@@ -273,15 +284,20 @@ impl<S: Source> Pipeline<S> {
         Ok(())
     }
 
-    /// Looks in the source for rows that only the lake seems to have (V2).
-    fn look_for(&mut self, keys: Vec<KeyText>) {
+    /// Looks in the source for rows that only the lake seems to have (V2), and once more at those that
+    /// differ (V4).
+    fn look_for(&mut self, unseen: Vec<KeyText>) {
         let Some(current) = &mut self.verifying.current else { return };
         let shape = self.settings.merging.shape_of(&current.wanted.table);
+        let mut keys: Vec<_> = std::mem::take(&mut current.doubts).into_iter().collect();
         // Rows that were deleted in the source stay where deletes are marks.
-        if keys.is_empty() || shape.mode == Mode::SoftDelete {
+        if shape.mode != Mode::SoftDelete {
+            current.result.more = unseen.len() >= UNSEEN;
+            keys.extend(unseen);
+        }
+        if keys.is_empty() {
             return self.all_read();
         }
-        current.result.more = keys.len() >= UNSEEN;
         current.phase = Phase::Keys;
         let position = self.changes.position().clone();
         self.verifying.reading.add_keys(&current.schema, &position, keys);

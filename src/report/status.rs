@@ -113,7 +113,10 @@ async fn of_table<P: Position>(
 async fn read(config: &Config, lake: &Lake) -> Result<Sources> {
     let mut sources = BTreeMap::new();
     for (name, source) in &config.sources {
-        let status = with_position!(&source.database, P => of_source::<P>(lake, name).await?);
+        let mut status = with_position!(&source.database, P => of_source::<P>(lake, name).await?);
+        for table in status.iter_mut().flat_map(|status| status.tables.values_mut()) {
+            table.state = source.dropped_tables.shown(table.state);
+        }
         sources.extend(status.map(|status| (name.clone(), status)));
     }
     Ok(sources)

@@ -180,7 +180,7 @@ fn source(name: &str, of: &SourceFacts, now: i64) -> Source {
         changes: of.changes,
         changes_per_s: rounded(of.history.changes_a_second()),
         rows_per_s: rounded(of.history.rows_of_late()),
-        buffered_bytes: of.buffered,
+        buffered_bytes: of.memory.buffered(),
         spark: of.history.spark(),
         tables: of.tables.iter().map(|(id, facts)| table(id, facts, now)).collect(),
     }

@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::board::{Flushed, Reading, Sight, TableSight};
+use crate::board::{Flushed, Memory, Reading, Sight, TableSight};
 use crate::epoch::State;
 use crate::writer::{Committed, Size};
 
@@ -38,7 +38,7 @@ async fn start() -> (SocketAddr, JoinSet<()>) {
     let whole = Sight {
         read,
         changes: 84,
-        buffered: 9,
+        memory: Memory { changes: 5, writing: 4, ..Memory::default() },
         lag_ms: 250,
         lag_bytes: Some(77),
         log_retained: Some(88),

@@ -4,9 +4,11 @@
 
 mod alert;
 mod cli;
+mod dropped;
 mod faults;
 mod first;
 mod merge;
+mod otlp;
 mod pause;
 mod reload;
 mod secrets;
@@ -162,8 +164,10 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
     }
     jobs.extend(cli::jobs(select));
     jobs.extend(faults::jobs(select));
+    jobs.extend(dropped::jobs(select));
     jobs.extend(alert::jobs(select));
     jobs.extend(merge::jobs(select));
+    jobs.extend(otlp::jobs(select));
     jobs.extend(first::jobs(select));
     jobs.extend(pause::jobs(select));
     jobs.extend(reload::jobs(select));

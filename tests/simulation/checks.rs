@@ -1,8 +1,10 @@
 //! What must hold: at every moment, and at the end.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lakeward::epoch::{EpochFile, Ledger, Member};
+use lakeward::epoch::{EpochFile, Ledger, Member, State};
+use lakeward::pipeline::{DroppedTables, was_followed};
 use lakeward_connectors::schema::Evolution;
 use lakeward_connectors::scripted::{Gtids, Row, Shared, lock};
 use lakeward_connectors::source::Position;
@@ -98,10 +100,24 @@ async fn compare(
     }
 }
 
-/// P2 at the end: every table of the source equals it.
-pub async fn end(objects: &InMemory, server: &Shared) -> Res<()> {
+/// P2 at the end: every table of the source equals it. Says how many were dropped; `policy` says what
+/// became of their rows.
+pub async fn end(
+    objects: &Arc<InMemory>,
+    server: &Shared,
+    policy: DroppedTables,
+    lossy: bool,
+) -> Res<u64> {
     // The lock is free again before the first table is looked at.
-    let tables = lock(server).tables();
+    let mut tables = lock(server).tables();
+    let dropped = dropped(objects).await?;
+    for (id, whole) in &dropped {
+        if *whole && !lossy {
+            at_its_drop(objects, server, id, policy).await?;
+        }
+    }
+    // Another one of its name waits until somebody asks for it.
+    tables.retain(|id| policy != DroppedTables::Stop || !dropped.contains_key(id));
     for id in tables {
         let (rows, now) = {
             let server = lock(server);
@@ -119,5 +135,36 @@ pub async fn end(objects: &InMemory, server: &Shared) -> Res<()> {
         let same = compare(objects, &id, &table, &schema, &now, &rows).await;
         same.context("at the end")?;
     }
-    Ok(())
+    Ok(dropped.len() as u64)
+}
+
+/// The tables that the newest epoch calls dropped, and whether they were followed to their end.
+async fn dropped(objects: &Arc<InMemory>) -> Res<BTreeMap<TableId, bool>> {
+    let ledger = Ledger::<Gtids>::open(plain(objects), SOURCE, String::new()).await;
+    let ledger = ledger.map_err(|error| error.full())?;
+    let roster = ledger.newest().and_then(|file| file.roster.as_ref());
+    let gone = roster.into_iter().flatten().filter(|(_, member)| member.state == State::Dropped);
+    let whole = |member: &Member<Gtids>| member.reason.as_deref().is_some_and(was_followed);
+    Ok(gone.map(|(id, member)| (id.clone(), whole(member))).collect())
+}
+
+/// A table that was dropped has the rows that it had then, or none.
+async fn at_its_drop(
+    objects: &InMemory,
+    server: &Shared,
+    id: &TableId,
+    policy: DroppedTables,
+) -> Res<()> {
+    let table = LakeTable::load(objects, SOURCE, id).await?;
+    let Some(schema) = table.schema.clone() else { return Ok(()) };
+    let drops = lock(server).drops(id);
+    let mut last = Err(format!("{id} was never dropped"));
+    for (then, rows) in drops {
+        let rows = if policy == DroppedTables::Follow { &[][..] } else { &rows };
+        last = compare(objects, id, &table, &schema, &then, rows).await;
+        if last.is_ok() {
+            return Ok(());
+        }
+    }
+    last.context("P2: at the drop")
 }

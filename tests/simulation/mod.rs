@@ -61,9 +61,9 @@ fn planted(bug: Bug) -> Res<()> {
 fn found_last(bug: Bug) -> Option<u64> {
     match bug {
         Bug::NoFence => Some(5449),
-        Bug::ReadTwice => Some(4699),
+        Bug::ReadTwice => Some(7924),
         Bug::ForgetTruncate => Some(333),
-        Bug::AnyEpochIsMine => Some(603),
+        Bug::AnyEpochIsMine => Some(1074),
         _ => None,
     }
 }

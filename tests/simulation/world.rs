@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lakeward::delta::{Cache, Merge};
-use lakeward::pipeline::Settings;
+use lakeward::pipeline::{DroppedTables, Settings};
 use lakeward::writer::{Cadence, Merging};
 use lakeward_connectors::TableId;
 use lakeward_connectors::scripted::{self, Chance, Faults, Retention, Server, Shared, Views, lock};
@@ -29,6 +29,8 @@ pub struct Seen {
     pub verified: u64,
     /// Tables that were paused.
     pub paused: u64,
+    /// Tables that were dropped, and stayed so.
+    pub dropped: u64,
     pub restarts: u64,
     pub gaps: u64,
     pub transactions: u64,
@@ -44,6 +46,7 @@ impl Seen {
         self.superseded += other.superseded;
         self.verified += other.verified;
         self.paused += other.paused;
+        self.dropped += other.dropped;
         self.restarts += other.restarts;
         self.gaps += other.gaps;
         self.transactions += other.transactions;
@@ -74,6 +77,8 @@ struct World {
     merge: BTreeMap<TableId, Merge>,
     /// Whether tables are paused, by seed.
     pauses: bool,
+    /// What becomes of tables that are dropped, by seed.
+    dropped: DroppedTables,
     began: Instant,
 }
 
@@ -192,6 +197,8 @@ impl World {
             usual,
             merge: merge(number),
             pauses: number % 5 == 3,
+            dropped: [DroppedTables::Keep, DroppedTables::Follow, DroppedTables::Stop]
+                [(number / 4 % 3) as usize],
             began: Instant::now(),
         }
     }
@@ -204,6 +211,7 @@ impl World {
             memory: self.shape.memory.into(),
             snapshot_connections: 1 + self.chance.below(3) as usize,
             snapshot_modes: BTreeMap::new(),
+            dropped_tables: self.dropped,
             merging: Merging {
                 modes: self.merge.clone(),
                 shapes: BTreeMap::new(),
@@ -395,7 +403,8 @@ impl World {
             );
         }
         checks::moment(&self.disk.objects, &self.server).await?;
-        checks::end(&self.disk.objects, &self.server).await?;
+        let (objects, lossy) = (&self.disk.objects, self.shape.losses);
+        self.seen.dropped = checks::end(objects, &self.server, self.dropped, lossy).await?;
         self.count().await
     }
 

@@ -45,7 +45,9 @@ impl Status {
     pub fn settled(&self, source: &str) -> bool {
         let mut tables = self.of(source).peekable();
         tables.peek().is_some()
-            && tables.all(|t| matches!(t.state.as_str(), "live" | "stopped" | "paused" | "refused"))
+            && tables.all(|t| {
+                matches!(t.state.as_str(), "live" | "stopped" | "paused" | "dropped" | "refused")
+            })
     }
 
     pub fn has_stopped(&self) -> bool {

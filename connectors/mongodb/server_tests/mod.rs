@@ -113,7 +113,9 @@ struct Said {
     begun: Vec<Time>,
     commits: Vec<Position>,
     progress: Option<Position>,
-    truncated: Vec<TableId>,
+    dropped: Vec<TableId>,
+    /// Those of them that go on.
+    tables: Vec<Arc<TableSchema>>,
     rows: HashMap<TableId, Builder>,
     /// Batches of schemas that were left behind.
     done: Vec<Batch>,
@@ -140,7 +142,7 @@ impl Sink<Position> for Said {
     }
 
     fn truncate(&mut self, table: &TableId) {
-        self.truncated.push(table.clone());
+        panic!("the log of MongoDB shows no truncation, as of {table}");
     }
 
     fn commit(&mut self, position: Position, _micros: i64) {
@@ -171,7 +173,17 @@ impl Said {
             while !enough(self) {
                 let message = stream.next().await.unwrap();
                 while stream.decode(&message, self).unwrap() == Decoded::Unresolved {
-                    self.resolved.extend(stream.resolve().await.unwrap());
+                    let resolved = stream.resolve().await.unwrap();
+                    for resolved in &resolved {
+                        let Resolved::Dropped { table, shows_next: true } = resolved else {
+                            continue;
+                        };
+                        self.dropped.push(table.clone());
+                        if let Some(next) = self.tables.iter().find(|next| next.id == *table) {
+                            stream.set_table(next.clone());
+                        }
+                    }
+                    self.resolved.extend(resolved);
                 }
             }
         };

@@ -46,7 +46,7 @@ fn followed(before: &TableSchema, actions: &[Action], now: TableSchema) -> bool 
     let resolved = altered(&before.id, Some(before), actions, look(now.clone()));
     match resolved {
         Resolved::Schema(schema) => *schema == now,
-        Resolved::Lost(..) => false,
+        Resolved::Lost(..) | Resolved::Dropped { .. } => false,
     }
 }
 

@@ -238,8 +238,8 @@ fn definitions_and_statements_are_asked_about() {
         question
     };
     assert!(matches!(asked("alter table t add n int"), Some(Question::Altered(..))));
-    assert!(matches!(asked("rename table t to u"), Some(Question::Replaced(..))));
-    assert!(matches!(asked("drop database s"), Some(Question::Replaced(..))));
+    assert!(matches!(asked("rename table t to u"), Some(Question::Dropped(_))));
+    assert!(matches!(asked("drop database s"), Some(Question::Dropped(_))));
     assert!(matches!(asked("update x set a = 1"), Some(Question::Statement { .. })));
     // Names that differ in case only may be one.
     assert!(matches!(asked("truncate T"), Some(Question::Replaced(..))));

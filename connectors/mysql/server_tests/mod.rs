@@ -104,6 +104,9 @@ impl Said {
                             Resolved::Lost(table, why) => {
                                 self.lines.push(format!("lost {}: {why}", table.name));
                             }
+                            Resolved::Dropped { table, .. } => {
+                                self.lines.push(format!("dropped {}", table.name));
+                            }
                         }
                     }
                 }

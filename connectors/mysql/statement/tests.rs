@@ -34,7 +34,7 @@ fn tables_are_named_with_and_without_their_database() {
     assert_eq!(dropped, Effect::Drop(vec![id("db", "a"), id("x", "b")]));
     assert_eq!(read("db", "drop schema `x`"), Effect::DropDatabase("x".to_owned()));
     let renamed = read("db", "/* c */ rename /*!50000 */ table t to _t_del, _t_gho to t");
-    let Effect::Replace(names) = renamed else { panic!("{renamed:?}") };
+    let Effect::Drop(names) = renamed else { panic!("{renamed:?}") };
     assert!(names.contains(&id("db", "t")) && names.contains(&id("db", "_t_gho")));
     assert_eq!(read("db", "DROP TEMPORARY TABLE t"), Effect::Nothing);
     assert_eq!(

@@ -462,6 +462,7 @@ fn server_resolve_tells_now_from_then() {
             match resolve(&server.client, &options, message, &known).await {
                 Ok(Resolved::Schema(schema)) => format!("{} columns", schema.columns.len()),
                 Ok(Resolved::Lost(_, why)) => why,
+                Ok(dropped) => panic!("{dropped:?}"),
                 Err(error) => panic!("{error:?}"),
             }
         };

@@ -75,6 +75,7 @@ fn urgency(table: &TableStatus) -> u8 {
         State::Snapshot => 3,
         State::Paused => 4,
         State::Live => 5,
+        State::Dropped => 6,
     }
 }
 
@@ -86,6 +87,7 @@ fn word(table: &TableStatus) -> &'static str {
         State::Paused => "paused",
         State::Stopped => "stopped",
         State::Gap => "gap",
+        State::Dropped => "dropped",
     }
 }
 
