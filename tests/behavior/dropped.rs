@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use ::mongodb::Client;
+use ::mongodb::bson::{Document, doc};
+
 use crate::support::compare::{self, Allow};
 use crate::support::daemon::{Daemon, Setup, Source, source_name};
 use crate::support::database::{Database, Session};
 use crate::support::jobs::{Job, Slots};
+use crate::support::postgres::block_on;
 use crate::support::reader;
-use crate::support::scene::{CURRENT, Test, check, trials};
-use crate::support::{Res, Server, Store, long, until};
+use crate::support::scene::{CURRENT, Test, check, has_not, trials};
+use crate::support::{Res, Server, Store, long, tag, until};
 
 const TESTS: &[Test] = &[("keep", keep), ("follow", follow), ("stop", stop)];
 
@@ -17,7 +21,9 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Vec<Job> {
         true => &[Server::Pg15, Server::Pg18, Server::MySql, Server::MariaDb],
         false => &[Server::Pg18, Server::MySql, Server::MariaDb],
     };
-    trials("behavior::dropped", TESTS, servers, select)
+    let mut jobs = trials("behavior::dropped", TESTS, servers, select);
+    jobs.extend(trials("behavior::dropped", &[("keep", collections)], &[Server::Mongo], select));
+    jobs
 }
 
 /// The last row before each drop tells whether what came just before it is in the lake.
@@ -183,4 +189,55 @@ fn stop(server: Server) -> Res<()> {
     check(answer.code == Some(0), || answer.all())?;
     scene.follows(&mut daemon)?;
     daemon.stop(&scene.setup)
+}
+
+/// MongoDB: a collection that is dropped keeps its documents in the lake; one that is made again at
+/// once begins without them, and is not read again.
+fn collections(server: Server) -> Res<()> {
+    let (url, name) = (server.url()?, format!("{}_dropped", tag()));
+    let db = block_on(async {
+        let db = Client::with_uri_str(&url).await?.database(&name);
+        db.drop().await?;
+        for id in 1..=2 {
+            db.collection("t").insert_one(doc! { "_id": id }).await?;
+            db.collection("again").insert_one(doc! { "_id": id }).await?;
+        }
+        Ok::<_, ::mongodb::error::Error>(db)
+    });
+    let db = db.map_err(|e| format!("making the collections: {e}"))?;
+    let source = Source::mongodb(&source_name(server, "dropped"), &url, &name);
+    let setup = Setup::new(Store::Local, &source.name.clone(), vec![source])?;
+    let source = &setup.sources[0].name;
+    let mut daemon = setup.start()?;
+    setup.wait_settled(&mut daemon, CURRENT)?;
+    let changed = block_on(async {
+        db.collection("t").insert_one(doc! { "_id": 3 }).await?;
+        db.collection::<Document>("t").drop().await?;
+        db.collection::<Document>("again").drop().await?;
+        db.collection("again").insert_one(doc! { "_id": 7 }).await
+    });
+    changed.map_err(|e| format!("dropping: {e}"))?;
+    until("dropped", CURRENT, Duration::from_millis(150), || {
+        check(daemon.poll()?.is_none(), || "the daemon ended".to_owned())?;
+        let status = setup.status()?;
+        let is = |table: &str, state| {
+            status.table(source, &name, table).is_some_and(|t| t.state == state)
+        };
+        Ok((is("t", "dropped") && is("again", "live")).then_some(()))
+    })
+    .map_err(|e| format!("{e}\n{}", setup.tail()))?;
+    daemon.stop(&setup)?;
+    setup.run_until_current(CURRENT)?;
+    let ids = |table: &str| {
+        let url = setup.lake.table_url(source, &name, table);
+        let lake = reader::read(&url)?.ok_or("not in the lake")?;
+        let at = lake.columns.iter().position(|column| column == "_id").ok_or("no _id")?;
+        let mut ids: Vec<_> = lake.rows.iter().map(|row| row[at].clone()).collect();
+        ids.sort();
+        Ok::<_, String>(ids.into_iter().flatten().collect::<Vec<_>>().join(" "))
+    };
+    let found = [ids("t")?, ids("again")?];
+    check(found == ["1 2 3", "7"], || format!("{found:?}\n{}", setup.tail()))?;
+    has_not(&setup.log_text()?, "reading the table again")?;
+    block_on(async { db.drop().await }).map_err(|e| format!("dropping the database: {e}"))
 }
