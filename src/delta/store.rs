@@ -17,7 +17,7 @@ use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig,
+    ClientConfigKey, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig,
 };
 use url::Url;
 
@@ -28,7 +28,9 @@ use super::refusal::Discreet;
 const DELETES_AT_ONCE: usize = 16;
 
 /// How long one request may take before the store counts as silent.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: &str = "30s";
+/// How long a connection to the store may take to be made.
+const CONNECT_TIMEOUT: &str = "5s";
 /// How long a request is tried again within one call, all attempts together.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Objects up to this size are written with one request, larger ones in parts of it.
@@ -220,15 +222,14 @@ impl Lake {
         let bucket = url.host_str().ok_or_else(|| {
             Error::config("the lake's URL names no bucket").remedy("write s3://bucket/prefix")
         })?;
+        let client = AmazonS3ConfigKey::Client;
         let mut builder = AmazonS3Builder::from_env()
             .with_bucket_name(bucket)
             .with_conditional_put(S3ConditionalPut::ETagMatch)
             .with_http_connector(Discreet::default())
-            .with_client_options(
-                ClientOptions::new()
-                    .with_timeout(REQUEST_TIMEOUT)
-                    .with_connect_timeout(Duration::from_secs(5)),
-            )
+            // One by one: the environment's other options stay.
+            .with_config(client(ClientConfigKey::Timeout), REQUEST_TIMEOUT)
+            .with_config(client(ClientConfigKey::ConnectTimeout), CONNECT_TIMEOUT)
             .with_retry(RetryConfig {
                 max_retries: 5,
                 retry_timeout: RETRY_TIMEOUT,
@@ -249,10 +250,7 @@ impl Lake {
         let http = options.allow_http
             || options.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
         if http {
-            builder = builder.with_config(
-                AmazonS3ConfigKey::Client(object_store::ClientConfigKey::AllowHttp),
-                "true",
-            );
+            builder = builder.with_config(client(ClientConfigKey::AllowHttp), "true");
         }
         if let Some(virtual_hosted) = options.virtual_hosted {
             builder = builder.with_virtual_hosted_style_request(virtual_hosted);

@@ -16,6 +16,7 @@ const TESTS: &[Test] = &[
     ("maintain_deletes_replaced_files", maintain_deletes_replaced_files),
     ("remove_drops_the_slot", remove_drops_the_slot),
     ("a_second_run_adds_nothing", a_second_run_adds_nothing),
+    ("the_environment_names_the_store", the_environment_names_the_store),
 ];
 
 pub fn jobs(select: &dyn Fn(&str) -> bool) -> Vec<Job> {
@@ -140,5 +141,17 @@ fn a_second_run_adds_nothing(server: Server) -> Res<()> {
     let value: serde_json::Value = serde_json::from_str(&answer.stdout).context("its summary")?;
     let summary = serde_json::json!({ "rows": 2, "read": 0, "changes": 3 });
     check(value[&scene.source]["tables"]["public.t"] == summary, || format!("{value:#}"))?;
+    scene.equal("t")
+}
+
+/// As docker-compose.yml does it: the store's address, its key and that it is plain HTTP.
+fn the_environment_names_the_store(server: Server) -> Res<()> {
+    let scene = Scene::new(server, Store::S3, "environment", TABLE)?;
+    let section = scene.setup.lake.s3_config()?.ok_or("the store is configured nowhere")?;
+    let text = fs::read_to_string(scene.setup.config()).context("the configuration")?;
+    check(text.contains(&section), || format!("{section} is not in {text}"))?;
+    fs::write(scene.setup.config(), text.replace(&section, "[lake.s3]\n\n"))
+        .context("the configuration")?;
+    scene.run_until_current()?;
     scene.equal("t")
 }
