@@ -50,7 +50,7 @@ const WITHOUT: &[(Server, &str, &str)] = &[
         Server::Mongo,
         "partitions",
         "mongodb.com/docs/manual/sharding: MongoDB parts a collection by sharding only, and a \
-         sharded cluster is refused (README.md, MongoDB)",
+         sharded cluster is refused (docs/types.md, MongoDB)",
     ),
 ];
 
