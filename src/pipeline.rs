@@ -17,10 +17,9 @@
 //! delivered transaction (S4); I6 what waits stays within the memory budget (P7).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use lakeward_connectors::schema::{TableId, TableSchema};
+use lakeward_connectors::schema::TableId;
 use lakeward_connectors::source::{Catalog, Decoded, Position, Source, Stream};
 use lakeward_connectors::{Error, Result};
 use serde::Serialize;
@@ -46,12 +45,14 @@ mod act;
 mod dropped;
 mod sight;
 mod tables;
+mod tracked;
 mod verify;
 
 use act::Waiting;
 pub use act::{Act, Answer};
 pub(crate) use dropped::another;
 pub use dropped::{DroppedTables, was_followed};
+use tracked::Tracked;
 pub use verify::Answers;
 use verify::Verifications;
 
@@ -138,65 +139,6 @@ pub fn now_ms() -> i64 {
     }
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as i64)
-}
-
-/// A table that is kept, or that ought to be.
-struct Tracked<S: Source> {
-    /// The schema under which its changes are decoded; what the lake holds once they are applied.
-    schema: Arc<TableSchema>,
-    /// Why it is not kept.
-    stopped: Option<String>,
-    /// Whether it is not kept because the source doesn't offer it (any more): it joins again when
-    /// it does.
-    absent: bool,
-    /// A position by which the log has said why the catalog doesn't list it any more.
-    leaves: Option<S::Position>,
-    /// That it was dropped: it holds what it had then, or nothing.
-    dropped: Option<String>,
-    /// Why it is read again, while it is.
-    reason: Option<String>,
-    /// Whether its changes are staged until it is resumed.
-    paused: bool,
-    /// What it held at the start, until the stream is past it (E5).
-    held: Option<S::Position>,
-    /// The position from which on the stream shows it; set aside until the stream is there.
-    joins: Option<S::Position>,
-    /// What the catalog says now, and a position by which the log would have said it too.
-    drift: Option<(Arc<TableSchema>, Look<S>)>,
-}
-
-impl<S: Source> Tracked<S> {
-    /// A table of which nothing is known but its columns.
-    fn new(schema: Arc<TableSchema>) -> Self {
-        Self {
-            schema,
-            stopped: None,
-            absent: false,
-            leaves: None,
-            dropped: None,
-            reason: None,
-            paused: false,
-            held: None,
-            joins: None,
-            drift: None,
-        }
-    }
-
-    /// What there is to say of it.
-    fn why(&self) -> Option<&str> {
-        let why = [&self.stopped, &self.dropped, &self.reason];
-        why.into_iter().find_map(Option::as_deref)
-    }
-
-    /// Whether its changes are taken up.
-    fn is_followed(&self) -> bool {
-        self.stopped.is_none() && self.dropped.is_none()
-    }
-
-    /// Whether something is to be done once the stream has come so far.
-    fn waits(&self) -> bool {
-        self.joins.is_some() || self.drift.is_some() || self.leaves.is_some()
-    }
 }
 
 /// A look at the catalog: what the tables are, a position by which the log has shown it, and a view

@@ -82,8 +82,9 @@ pub enum Start<P> {
         id: TableId,
         /// Its last schema.
         schema: Option<Arc<TableSchema>>,
-        /// Whether the configuration asks for it.
-        selected: bool,
+        /// Whether the configuration asks for it, and this is the database that had it: an empty
+        /// one in its place proves nothing.
+        expected: bool,
     },
 }
 
@@ -283,7 +284,7 @@ pub fn plan_starts<P: Position>(
                 let (progress, paused) = (member.progress, state == State::Paused);
                 Start::Keep { schema, held, progress, paused }
             }
-            (schema, _) => Start::Gone { selected: selects(&id), id, schema },
+            (schema, _) => Start::Gone { expected: selects(&id) && !replaced, id, schema },
         };
         starts.tables.push(start);
     }

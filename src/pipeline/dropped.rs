@@ -175,7 +175,7 @@ impl<S: Source> Pipeline<S> {
         let reason = match proved {
             true => {
                 "it was dropped or renamed while its rows were being read, or its changes could \
-                     not be followed; its rows stay as they are"
+                 not be followed; its rows stay as they are"
             }
             false => HIDDEN,
         };

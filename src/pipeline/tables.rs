@@ -61,11 +61,11 @@ impl<S: Source> Pipeline<S> {
                 let tracked = Tracked { dropped: Some(reason), absent, ..Tracked::new(schema) };
                 self.tables.insert(id, tracked);
             }
-            Start::Gone { id, schema, selected } => {
+            Start::Gone { id, schema, expected } => {
                 let reason = "it is not in the source any more, or not selected; \
                               its rows stay as they are"
                     .to_owned();
-                let proved = selected && S::FINDS_ALL && schema.is_some();
+                let proved = expected && S::FINDS_ALL && schema.is_some();
                 let schema = schema.unwrap_or_else(|| Arc::new(unknown_schema(&id)));
                 let tracked =
                     Tracked { stopped: Some(reason), absent: true, ..Tracked::new(schema) };
