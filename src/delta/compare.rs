@@ -86,6 +86,8 @@ impl Table {
                 }
             }
         }
+        // File by file, so that each is opened once or twice: the source's order leads through all.
+        located.sort_unstable();
         for some in located.chunks(self.rows_at_once()) {
             let mut files = Located::new();
             for (file, row, number) in some {

@@ -212,21 +212,23 @@ fn collections(server: Server) -> Res<()> {
     setup.wait_settled(&mut daemon, CURRENT)?;
     let changed = block_on(async {
         db.collection("t").insert_one(doc! { "_id": 3 }).await?;
-        db.collection::<Document>("t").drop().await?;
-        db.collection::<Document>("again").drop().await?;
-        db.collection("again").insert_one(doc! { "_id": 7 }).await
+        db.collection::<Document>("t").drop().await
     });
     changed.map_err(|e| format!("dropping: {e}"))?;
     until("dropped", CURRENT, Duration::from_millis(150), || {
         check(daemon.poll()?.is_none(), || "the daemon ended".to_owned())?;
         let status = setup.status()?;
-        let is = |table: &str, state| {
-            status.table(source, &name, table).is_some_and(|t| t.state == state)
-        };
-        Ok((is("t", "dropped") && is("again", "live")).then_some(()))
+        let table = status.table(source, &name, "t");
+        Ok(table.is_some_and(|t| t.state == "dropped").then_some(()))
     })
     .map_err(|e| format!("{e}\n{}", setup.tail()))?;
     daemon.stop(&setup)?;
+    // Both are in the log when it is read: a daemon that is faster reads the new collection's documents.
+    let changed = block_on(async {
+        db.collection::<Document>("again").drop().await?;
+        db.collection("again").insert_one(doc! { "_id": 7 }).await
+    });
+    changed.map_err(|e| format!("making it again: {e}"))?;
     setup.run_until_current(CURRENT)?;
     let ids = |table: &str| {
         let url = setup.lake.table_url(source, &name, table);

@@ -10,6 +10,7 @@ mod first;
 mod merge;
 mod otlp;
 mod pause;
+mod planted;
 mod reload;
 mod secrets;
 mod shapes;
@@ -170,6 +171,7 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Res<Vec<Job>> {
     jobs.extend(otlp::jobs(select));
     jobs.extend(first::jobs(select));
     jobs.extend(pause::jobs(select));
+    jobs.extend(planted::jobs(select));
     jobs.extend(reload::jobs(select));
     jobs.extend(secrets::jobs(select));
     jobs.extend(shapes::jobs(select));

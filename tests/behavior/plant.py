@@ -1,7 +1,7 @@
 """Changes a Delta table behind Lakeward's back, as another writer may: plant.py PLAN
 
-PLAN is JSON: {"url", "missing": [id], "extra": [id], "changed": {column: [id]}}. Rows go, rows come
-that are like the row of id 1, and single values become others, as little as their type lets them.
+PLAN is JSON: {"url", "key", "missing": [id], "extra": [id], "changed": {column: [id]}}. Rows go, rows
+come that are like the row of id 1, and single values become others, as little as their type lets them.
 """
 
 import datetime
@@ -47,8 +47,9 @@ def main():
     plan = json.loads(sys.argv[1])
     table = DeltaTable(plan["url"])
     data = table.to_pyarrow_table()
-    rows = {row["id"]: row for row in data.to_pylist()}
-    come = [dict(rows[1], id=id) for id in plan["extra"]]
+    key = plan["key"]
+    rows = {row[key]: row for row in data.to_pylist()}
+    come = [dict(rows[1], **{key: id}) for id in plan["extra"]]
     for column, ids in plan["changed"].items():
         for id in ids:
             row = dict(rows[id])
@@ -58,7 +59,7 @@ def main():
                 row[column] = other(row[column])
             come.append(row)
     gone = plan["missing"] + [id for ids in plan["changed"].values() for id in ids]
-    table.delete("id in (%s)" % ", ".join(map(str, gone)))
+    table.delete("%s in (%s)" % (key, ", ".join(map(str, gone))))
     write_deltalake(table, pa.Table.from_pylist(come, data.schema), mode="append")
 
 

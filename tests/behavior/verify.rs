@@ -1,14 +1,12 @@
 //! `lakeward verify`: finds what differs, and nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::planted::{Planted, ROWS};
 use crate::support::daemon::Answer;
 use crate::support::jobs::Job;
-use crate::support::reader::python;
 use crate::support::scene::{CURRENT, DELETION_VECTORS, Scene, Test, check, has, trials};
 use crate::support::{Context, Res, Server, Store, until};
 
@@ -49,8 +47,6 @@ const COLUMNS: &[(&str, &str, &str)] = &[
     ("xa", "text[]", "array['a', g::text]"),
 ];
 
-const ROWS: i64 = 4_000;
-
 fn tables() -> String {
     let columns = COLUMNS.iter().map(|(name, kind, _)| format!("{name} {kind}"));
     let columns = columns.collect::<Vec<_>>().join(", ");
@@ -62,55 +58,6 @@ fn tables() -> String {
         )
     };
     table("t") + &table("v")
-}
-
-/// A hundred differences, in all columns; where each is.
-struct Planted {
-    missing: BTreeSet<i64>,
-    extra: BTreeSet<i64>,
-    changed: BTreeMap<i64, String>,
-}
-
-impl Planted {
-    fn new() -> Planted {
-        let changed = (0..40).map(|n| (7 + 90 * n, COLUMNS[n as usize % COLUMNS.len()].0));
-        Planted {
-            missing: (0..30).map(|n| 3 + 130 * n).collect(),
-            extra: (0..30).map(|n| ROWS + 1 + 7 * n).collect(),
-            changed: changed.map(|(id, column)| (id, column.to_owned())).collect(),
-        }
-    }
-
-    fn plant(&self, url: &str) -> Res<()> {
-        let mut changed: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
-        for (id, column) in &self.changed {
-            changed.entry(column).or_default().push(*id);
-        }
-        let plan = json!({
-            "url": url, "missing": self.missing, "extra": self.extra, "changed": changed,
-        });
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/behavior/plant.py");
-        let mut command = Command::new(python("deltalake")?);
-        let output = command.args([script, &plan.to_string()]).output().context("plant.py")?;
-        check(output.status.success(), || String::from_utf8_lossy(&output.stderr).into_owned())
-    }
-
-    fn is_found(&self, found: &Value) -> Res<()> {
-        let (mut missing, mut extra, mut changed) =
-            (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
-        for difference in found["differences"].as_array().into_iter().flatten() {
-            let id = difference["key"][0].as_str().and_then(|key| key.parse().ok());
-            let id: i64 = id.ok_or(format!("no key: {difference}"))?;
-            let column = difference["columns"][0].as_str().unwrap_or_default().to_owned();
-            match difference["kind"].as_str() {
-                Some("missing") => drop(missing.insert(id)),
-                Some("extra") => drop(extra.insert(id)),
-                _ => drop(changed.insert(id, column)),
-            }
-        }
-        let all = missing == self.missing && extra == self.extra && changed == self.changed;
-        check(all, || format!("100 were planted; found: {found:#}"))
-    }
 }
 
 fn verify(scene: &Scene, arguments: &[&str]) -> Res<(Answer, Value)> {
@@ -151,7 +98,8 @@ fn planted(server: Server) -> Res<()> {
         let equal = found[table]["outcome"] == "equal" && found[table]["rows"] == ROWS;
         check(answer.code == Some(0) && equal, || format!("before: {found:#}"))?;
     }
-    let plan = Planted::new();
+    let names: Vec<_> = COLUMNS.iter().map(|(name, ..)| *name).collect();
+    let plan = Planted::new("id", &names);
     plan.plant(&scene.url("t"))?;
     let (answer, found) = verify(&scene, &[])?;
     check(answer.code == Some(1), || format!("exit code {:?}", answer.code))?;
@@ -193,11 +141,8 @@ fn more(server: Server) -> Res<()> {
     let sql = "create table t(id int primary key); insert into t values (1), (2)";
     let scene = Scene::new(server, Store::Local, "more", sql)?;
     scene.run_until_current()?;
-    let plan = Planted {
-        missing: BTreeSet::from([2]),
-        extra: (10..10_060).collect(),
-        changed: BTreeMap::new(),
-    };
+    let plan =
+        Planted { missing: [2].into(), extra: (10..10_060).collect(), ..Planted::none("id") };
     plan.plant(&scene.url("t"))?;
     let (answer, found) = verify(&scene, &[])?;
     let of = &found["public.t"];
