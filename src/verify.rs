@@ -24,6 +24,9 @@ pub mod saved;
 /// So many differences of a table are told one by one; the others are counted.
 pub const TOLD: usize = 100;
 
+/// Why a table is not compared whose source started over meanwhile; whoever asks may ask again.
+pub const INTERRUPTED: &str = "the source started over, or ended, before it was compared";
+
 /// So many rows that only the lake has are looked for at a time; there may be more then.
 pub const UNSEEN: usize = 10_000;
 

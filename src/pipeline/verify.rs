@@ -17,7 +17,9 @@ use crate::epoch::Progress;
 use crate::planted::{self, Bug};
 use crate::shape::Mode;
 use crate::snapshot::{Event, Snapshots};
-use crate::verify::{Findings, Found, Kind, Outcome, Request, Skip, Task, UNSEEN, Verified};
+use crate::verify::{
+    Findings, Found, INTERRUPTED, Kind, Outcome, Request, Skip, Task, UNSEEN, Verified,
+};
 
 /// A table that changes its columns, or is compacted by somebody else, is begun again so often.
 const ATTEMPTS: u32 = 5;
@@ -94,6 +96,20 @@ impl<S: Source> Verifications<S> {
     /// Whether nothing is wanted.
     pub(super) fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.current.is_none()
+    }
+}
+
+/// Nobody who waits for an answer takes none for a good one.
+impl<S: Source> Drop for Verifications<S> {
+    fn drop(&mut self) {
+        let current = self.current.take().map(|current| current.wanted);
+        for wanted in current.into_iter().chain(self.queue.drain(..)) {
+            if let Some(answers) = &wanted.answers {
+                // Whoever asked may be gone.
+                let _ =
+                    answers.send((wanted.table, Verified::skipped(now_ms(), INTERRUPTED.into())));
+            }
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::print;
 use crate::config::Config;
 use crate::control::{self, Answer, Command};
 use crate::daemon::{self, Until};
-use crate::verify::{Kind, Outcome, Request, Told, UNSEEN, Verified};
+use crate::verify::{INTERRUPTED, Kind, Outcome, Request, Told, UNSEEN, Verified};
 
 /// Compares `source` with the lake: asks the running daemon to, or does it here.
 ///
@@ -45,17 +45,23 @@ pub async fn verify(
         return Err(Error::unavailable("it was told to end before it was done"));
     }
     if verified.is_empty() {
-        let table = request.table.unwrap_or_default();
-        return Err(Error::config("nothing was compared").with("table", table).remedy(
-            "lakeward tables lists the tables of the source; name one as \"schema.table\"",
-        ));
+        return Err(match request.table {
+            Some(table) => Error::config("nothing was compared").with("table", table).remedy(
+                "lakeward tables lists the tables of the source; name one as \"schema.table\"",
+            ),
+            None => Error::unavailable(
+                "nothing was compared: the source is not followed, or has no table",
+            )
+            .remedy("lakeward status says what each table is doing"),
+        });
     }
     if json {
         print(true, &verified, "")?;
     }
     let told = |outcome| verified.values().any(|found| found.outcome == outcome);
     let unanswered = request.table.is_some() && told(Outcome::Skipped);
-    match told(Outcome::Different) || unanswered {
+    let interrupted = verified.values().any(|found| found.reason.as_deref() == Some(INTERRUPTED));
+    match told(Outcome::Different) || unanswered || interrupted {
         true => Ok(ExitCode::FAILURE),
         false => Ok(ExitCode::SUCCESS),
     }
