@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::load::{Load, Writer};
+use super::load::Load;
 use crate::support::scene::check;
 use crate::support::{Res, reader};
 
@@ -67,7 +67,7 @@ impl Ledger {
 /// Writes at random until `stop`; a transaction commits, gives way, breaks because the server
 /// crashed, or fails the test.
 pub fn write(load: &dyn Load, ledger: &Ledger, stop: &AtomicBool, seed: u64) -> Res<()> {
-    let mut writer = load.writer()?;
+    let mut writer = recovered(ledger, || load.writer())?;
     let mut random = fastrand::Rng::with_seed(seed);
     while !stop.load(Ordering::Relaxed) {
         let seqs = ledger.numbers(random.usize(1..4));
@@ -82,7 +82,12 @@ pub fn write(load: &dyn Load, ledger: &Ledger, stop: &AtomicBool, seed: u64) -> 
             // says nothing here: a driver asks again for a commit that got no answer, and
             // MongoDB's stand-in has forgotten that it had committed.
             Ok(false) | Err(_) => {
-                let (again, present) = after_the_crash(load, ledger, &seqs)?;
+                // A new connection, and which of the numbers are there.
+                let (again, present) = recovered(ledger, || {
+                    let mut writer = load.writer()?;
+                    let present = writer.present(&seqs)?;
+                    Ok((writer, present))
+                })?;
                 writer = again;
                 ledger.add(&present);
             }
@@ -97,18 +102,11 @@ fn crashed_since(ledger: &Ledger, before: usize) -> bool {
     before % 2 == 1 || ledger.crashes.load(Ordering::SeqCst) != before
 }
 
-/// A new connection, and which of the numbers were committed.
-fn after_the_crash(
-    load: &dyn Load,
-    ledger: &Ledger,
-    seqs: &[i64],
-) -> Res<(Box<dyn Writer>, Vec<i64>)> {
+/// What `ask` says once the server answers again; at once, unless it has crashed or is about to.
+fn recovered<T>(ledger: &Ledger, ask: impl Fn() -> Res<T>) -> Res<T> {
     let mut end = Instant::now() + RECOVERED;
     loop {
-        let found = load.writer().and_then(|mut writer| {
-            let present = writer.present(seqs)?;
-            Ok((writer, present))
-        });
+        let found = ask();
         // The start may wait for others: the servers' script does one thing at a time.
         if ledger.crashing() {
             end = Instant::now() + RECOVERED;
