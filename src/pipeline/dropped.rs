@@ -65,8 +65,8 @@ const ANOTHER: &str = "it was dropped, another table has its name, and dropped_t
                        `lakeward snapshot` takes that one up";
 /// The same where its last changes could not be followed.
 const ANOTHER_SOONER: &str = "it was dropped, another table has its name, and dropped_tables is \
-                                  \"stop\"; its rows are those of its last commit here; `lakeward \
-                                  snapshot` takes the other one up";
+                              \"stop\"; its rows are those of its last commit here; `lakeward \
+                              snapshot` takes the other one up";
 
 /// What is said before there is another one.
 const SOONER: &str = "it was dropped or renamed in the source, and dropped_tables is \"stop\"; its \
