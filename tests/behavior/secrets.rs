@@ -7,16 +7,15 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::alert::hook;
+use super::planted::Planted;
 use crate::support::jobs::Job;
 use crate::support::postgres::{Pg, ident, literal, with_database};
-use crate::support::reader::python;
 use crate::support::scene::{CURRENT, Scene, Test, check, trials};
 use crate::support::search::{Secret, Seen};
 use crate::support::{Context, Res, Server, Store, tag, until};
@@ -227,14 +226,11 @@ fn settings() -> [(&'static str, String); 6] {
 
 /// Another writer changes, adds and takes away rows.
 fn meddle(scene: &Scene) -> Res<()> {
-    let changed = json!({ "ordinary": [5, 6] });
-    let plan = json!({
-        "url": scene.url("differs"), "missing": [2, 3], "extra": [101, 102], "changed": changed,
-    });
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/behavior/plant.py");
-    let mut command = Command::new(python("deltalake")?);
-    let output = command.args([script, &plan.to_string()]).output().context("plant.py")?;
-    check(output.status.success(), || String::from_utf8_lossy(&output.stderr).into_owned())
+    let mut plan = Planted::none("id");
+    plan.missing.extend([2, 3]);
+    plan.extra.extend([101, 102]);
+    plan.changed.extend([5, 6].map(|id| (id, "ordinary".to_owned())));
+    plan.plant(&scene.url("differs"))
 }
 
 /// What the daemon's socket answers to one command.
