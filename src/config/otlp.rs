@@ -11,13 +11,15 @@ use crate::metrics::otlp::{Collector, is_header};
 
 /// Metrics are posted so often, unless the configuration says otherwise.
 const INTERVAL: Duration = Duration::from_secs(30);
+/// A collector is not posted to more often than that.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 impl Reader<'_> {
     /// `None` when there is a fault.
     pub(super) fn otlp(&mut self, table: &DeTable<'_>, at: usize) -> Option<Collector> {
         self.only("[otlp]", table, &["endpoint", "interval", "headers"]);
-        let wanted = "a time such as \"30s\"";
-        let some = |text: &str| duration(text).filter(|time| !time.is_zero());
+        let wanted = "a time of one second or more, such as \"30s\"";
+        let some = |text: &str| duration(text).filter(|time| *time >= SHORTEST);
         let interval = table.get("interval");
         let interval = interval.and_then(|item| self.parsed("otlp.interval", item, wanted, some));
         let mut headers = BTreeMap::new();

@@ -22,7 +22,7 @@ fn posted(server: Server) -> Res<()> {
     let (endpoint, bodies) = hook("/hidden-path", &["503 Later", "503 Later"])?;
     let text = fs::read_to_string(scene.setup.config()).context("the configuration")?;
     let otlp = format!(
-        "[otlp]\nendpoint = {endpoint:?}\ninterval = \"500ms\"\n\
+        "[otlp]\nendpoint = {endpoint:?}\ninterval = \"1s\"\n\
          headers = {{ authorization = \"hidden-key\" }}\n"
     );
     fs::write(scene.setup.config(), format!("{text}\n{otlp}")).context("the configuration")?;
