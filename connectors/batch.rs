@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 
-use self::column::{ColumnBuilder, Room};
+use self::column::{ColumnBuilder, Room, about};
 use crate::change::{Op, Value};
 use crate::error::{Error, Result};
 use crate::key::{Keys, encode_key, key_columns};
@@ -148,12 +148,12 @@ impl Builder {
         Self::with_room(schema, |_| Room::default())
     }
 
-    /// An empty batch with room for as much as this one holds.
+    /// An empty batch with room for about as much as this one holds.
     pub fn successor(&self) -> Self {
         let rows = self.rows as usize;
         let mut next = Self::with_room(self.schema.clone(), |at| self.columns[at].room(rows));
-        next.changes.reserve_exact(self.changes.len());
-        next.keys.reserve(&self.keys);
+        next.changes.reserve_exact(about(self.changes.len()));
+        next.keys.reserve(about(self.keys.len()), about(self.keys.bytes()));
         next
     }
 

@@ -40,6 +40,11 @@ impl Keys {
         &self.bytes[start..end]
     }
 
+    /// The bytes of all keys together.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The memory the keys take, in bytes.
     pub fn size(&self) -> usize {
         self.bytes.capacity() + self.ends.capacity() * size_of::<usize>()
@@ -72,10 +77,10 @@ impl Keys {
         encode_key(schema, column, value, &mut self.bytes)
     }
 
-    /// Makes room for as many keys as `other` has.
-    pub(crate) fn reserve(&mut self, other: &Self) {
-        self.bytes.reserve_exact(other.bytes.len());
-        self.ends.reserve_exact(other.ends.len());
+    /// Makes room for so many keys, of so many bytes together.
+    pub fn reserve(&mut self, keys: usize, bytes: usize) {
+        self.bytes.reserve_exact(bytes);
+        self.ends.reserve_exact(keys);
     }
 
     /// Appends bytes to a key that is not closed yet.

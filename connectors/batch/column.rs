@@ -14,6 +14,12 @@ use super::list_field;
 use crate::change::Value;
 use crate::schema::Type;
 
+/// Somewhat more than the last batch took: batches of one table are about as large as one another, and
+/// one that needs a little more should not have to move to a place of twice the size.
+pub(super) const fn about(last: usize) -> usize {
+    last + last / 32
+}
+
 /// How much a column may take up before it has to grow.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Room {
@@ -79,14 +85,14 @@ impl ColumnBuilder {
         }
     }
 
-    /// The room that this column's values take.
+    /// Room for about as many values as this column has.
     pub(super) fn room(&self, rows: usize) -> Room {
         let bytes = match self {
             Self::Text(column) => column.values_slice().len(),
             Self::Binary(column) => column.values_slice().len(),
             _ => 0,
         };
-        Room { rows, bytes }
+        Room { rows: about(rows), bytes: about(bytes) }
     }
 
     /// Appends a value and returns the bytes it takes; `None`, after a null in its place, when it

@@ -38,7 +38,10 @@ enum State {
 }
 
 pub(super) fn run(batches: &[Batch]) -> Result<Parts> {
-    let mut walk = Walk { out: batches.iter().map(LeftOut::of).collect(), ..Walk::default() };
+    let seen = Seen::with_room(batches);
+    let states = Vec::with_capacity(batches.iter().map(|batch| batch.keys.len()).sum());
+    let out = batches.iter().map(LeftOut::of).collect();
+    let mut walk = Walk { out, seen, states, ..Walk::default() };
     for (index, batch) in batches.iter().enumerate() {
         for change in &batch.changes {
             walk.apply(index, batch, change)?;
@@ -134,18 +137,19 @@ impl Walk {
     }
 
     fn finish(self) -> Parts {
-        let touched = (0..).zip(&self.states).filter(|(_, s)| !matches!(s, State::Untouched));
-        let removals = touched.map(|(key, _)| Removal { key, rows: 1 }).collect();
+        let mut removals = Vec::with_capacity(self.states.len());
+        let mut rows = Vec::with_capacity(self.states.len());
         let mut missing = Vec::new();
-        let rows = (0..).zip(&self.states).filter_map(|(key, state)| match state {
-            State::Row(version) => {
+        for (key, state) in (0..).zip(&self.states) {
+            if let State::Row(version) = state {
                 let (carried, patches) = self.carried(*version, &mut missing);
                 let (from, optional) = (version.cell, version.left);
-                Some(NewRow { key, from, carried, patches, optional })
+                rows.push(NewRow { key, from, carried, patches, optional });
             }
-            State::Gone | State::Untouched => None,
-        });
-        let rows = rows.collect();
+            if !matches!(state, State::Untouched) {
+                removals.push(Removal { key, rows: 1 });
+            }
+        }
         (self.seen.into_keys(), removals, rows)
     }
 

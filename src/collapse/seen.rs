@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, Hasher};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
+use lakeward_connectors::batch::Batch;
 use lakeward_connectors::key::Keys;
 
 /// Keys in the order in which they were first seen.
@@ -21,6 +22,20 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// With room for the keys of `batches`, as if none came twice: to grow costs more than the room.
+    pub(super) fn with_room(batches: &[Batch]) -> Self {
+        let mut seen = Self::default();
+        let keys = batches.iter().map(|batch| batch.keys.len()).sum();
+        let bytes: usize = batches.iter().map(|batch| batch.keys.bytes()).sum();
+        seen.keys.reserve(keys, bytes);
+        match bytes == keys * size_of::<u64>() {
+            true => seen.words.reserve(keys, |(word, _)| hash_word(&seen.hasher, *word)),
+            // There is nothing in it yet to be hashed.
+            false => seen.others.reserve(keys, |_| 0),
+        }
+        seen
+    }
+
     /// The number of `key`, and whether it was seen for the first time.
     #[inline]
     pub(super) fn number(&mut self, key: &[u8]) -> (u32, bool) {

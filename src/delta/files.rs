@@ -242,6 +242,8 @@ impl Encoder {
         if self.rows == 0 {
             return Ok(());
         }
+        let waiting = self.waiting();
+        self.file.inner_mut().reserve(waiting + waiting / 16);
         let mut group = self.file.next_row_group()?;
         for column in self.columns.drain(..) {
             column.close()?.append_to_row_group(&mut group)?;
@@ -254,6 +256,7 @@ impl Encoder {
 
     async fn copy(&mut self, group: &RowGroupMetaData, chunk: &Chunk) -> Result<(), ParquetError> {
         self.end_group().await?;
+        self.file.inner_mut().reserve(chunk.bytes.len());
         let mut copied = self.file.next_row_group()?;
         for column in group.columns() {
             let close = ColumnCloseResult {
