@@ -5,9 +5,10 @@
 //! ./dev bench --only merge [--rows N]
 //! ```
 //!
-//! A table of N rows (20,000,000; those of W1) is made as a snapshot makes it. Then, in both ways
-//! to merge: 100,000 random rows, 10,000 of the newest, 1,000 random. Beside it, in the same run:
-//! the whole table decoded and encoded, and the start with and without a saved index.
+//! A table of N rows (20,000,000; those of W1) is made as a snapshot makes it, and one of 1,000,000.
+//! Then, in both ways to merge: 1,000 random rows into each in turns, 10,000 of the newest, 100,000
+//! random. Beside it, in the same run: the whole table decoded and encoded, keys that are looked up,
+//! and the start with and without a saved index. The ratios stand at the end.
 
 use std::error::Error;
 use std::path::Path;
@@ -23,14 +24,19 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::Map;
 
 type Res<T = ()> = Result<T, Box<dyn Error>>;
 
-const PATH: &str = "bench/orders";
-/// Rows of a chunk, and chunks of a flush, while the table is made.
+const BIG: &str = "bench/orders";
+const SMALL: &str = "bench/few_orders";
+const SMALL_ROWS: u64 = 1_000_000;
+/// Rows of a chunk, and chunks of a flush, while a table is made.
 const CHUNK: u64 = 50_000;
 const FLUSH: u64 = 10;
+/// How often 1,000 rows go into either table.
+const TURNS: usize = 9;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Res {
@@ -42,54 +48,76 @@ async fn main() -> Res {
     )?;
     println!("{:<46}{:>8}{:>10}{:>12}{:>10}", "", "wall s", "CPU s", "written MB", "RSS MiB");
     let lake = open(here.path())?;
-    let mut table = Table::create(&lake, PATH);
-    let mut bench = Bench { rows, epoch: 0, seed: 7 };
-
+    let mut big = Bench::create(&lake, BIG, rows);
+    let mut small = Bench::create(&lake, SMALL, SMALL_ROWS);
+    small.fill().await?;
     let start = Measure::start();
-    bench.fill(&mut table).await?;
-    start.end(&format!("snapshot of {rows} rows"), &table);
+    big.fill().await?;
+    start.end(&format!("snapshot of {rows} rows"), &big.table);
     let start = Measure::start();
-    table.save_index();
-    start.end("  the index saved", &table);
-    println!(
-        "  index: {:.1} bytes a row on disk, {:.1} MiB in memory",
-        on_disk(here.path())? as f64 / rows as f64,
-        table.index_size() as f64 / f64::from(1 << 20)
-    );
+    big.table.save_index();
+    start.end("  the index saved", &big.table);
+    let index = on_disk(here.path())? as f64 / rows as f64;
+    let memory = big.table.index_size() as f64 / f64::from(1 << 20);
 
+    let mut ratios = Vec::new();
+    let looked_up = big.look_up(1_000_000).await?;
+    ratios.push(("keys looked up a second", 1e6 / looked_up, "at least 1,000,000"));
     for merge in [Merge::DeletionVectors, Merge::Rewrite] {
-        table.set_merge(merge);
-        for (what, count, newest) in [
-            ("1,000 random", 1_000, false),
-            ("1,000 random, again", 1_000, false),
-            ("10,000 newest", 10_000, true),
-            ("100,000 random", 100_000, false),
-        ] {
-            let batch = bench.updates(count, newest)?;
+        big.table.set_merge(merge);
+        small.table.set_merge(merge);
+        if merge == Merge::DeletionVectors {
+            let ratio = in_turns(&mut big, &mut small).await?;
+            ratios.push(("1,000 rows: CPU of N rows / of 1,000,000", ratio, "at most 1.3"));
+        }
+        big.merge(&format!("{merge:?}: 10,000 newest"), 10_000, true).await?;
+        let cpu = big.merge(&format!("{merge:?}: 100,000 random"), 100_000, false).await?;
+        if merge == Merge::Rewrite {
             let start = Measure::start();
-            table.apply(&collapse(vec![batch])?).await?;
-            bench.commit(&mut table).await?;
-            start.end(&format!("{merge:?}: {what}"), &table);
+            recode(&here.path().join("lake").join(BIG))?;
+            let whole = start.end("the whole table decoded and encoded", &big.table);
+            ratios.push(("rewrite: 100,000 random / all recoded", cpu / whole, "at most 1.25"));
         }
     }
-    let start = Measure::start();
-    recode(&here.path().join("lake").join(PATH))?;
-    start.end("the whole table decoded and encoded", &table);
 
-    table.save_index();
-    drop(table);
+    big.table.save_index();
+    drop(big);
     for what in ["start with the saved index", "start without"] {
         let lake = open(here.path())?;
         let start = Measure::start();
-        let mut table = Table::open(&lake, PATH).await?.ok_or("no table")?;
-        table.set_merge(Merge::DeletionVectors);
+        let mut bench = Bench::create(&lake, BIG, rows);
+        bench.table = Table::open(&lake, BIG).await?.ok_or("no table")?;
+        bench.table.set_merge(Merge::DeletionVectors);
         let batch = bench.updates(1, false)?;
-        table.apply(&collapse(vec![batch])?).await?;
-        start.end(what, &table);
-        drop((table, lake));
+        bench.table.apply(&collapse(vec![batch])?).await?;
+        let cpu = start.end(what, &bench.table);
+        if what == "start without" {
+            ratios.push(("keys read and indexed a CPU second", rows as f64 / cpu, "5,000,000"));
+        }
+        drop((bench, lake));
         std::fs::remove_dir_all(here.path().join("state"))?;
     }
+    println!("\nthe index: {index:.1} bytes a row on disk, {memory:.1} MiB in memory");
+    for (what, figure, goal) in ratios {
+        println!("{what:<46}{figure:>12.2}   goal: {goal}");
+    }
     Ok(())
+}
+
+/// 1,000 random rows into either table, in turns: how many times the CPU the large one takes
+/// (medians).
+async fn in_turns(big: &mut Bench, small: &mut Bench) -> Res<f64> {
+    let (mut of_big, mut of_small) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        of_small
+            .push(small.merge("DeletionVectors: 1,000 random of 1,000,000", 1_000, false).await?);
+        of_big.push(big.merge("DeletionVectors: 1,000 random", 1_000, false).await?);
+    }
+    let median = |mut of: Vec<f64>| {
+        of.sort_by(f64::total_cmp);
+        of[TURNS / 2]
+    };
+    Ok(median(of_big) / median(of_small))
 }
 
 fn open(here: &Path) -> Res<Lake> {
@@ -101,44 +129,73 @@ fn open(here: &Path) -> Res<Lake> {
 /// The bytes that an index has in the state directory.
 fn on_disk(here: &Path) -> Res<u64> {
     let mut bytes = 0;
-    for file in std::fs::read_dir(here.join("state/index-0").join(PATH))? {
+    for file in std::fs::read_dir(here.join("state/index-0").join(BIG))? {
         bytes += file?.metadata()?.len();
     }
     Ok(bytes)
 }
 
+/// A table whose keys are the even numbers.
 struct Bench {
+    table: Table,
     rows: u64,
     epoch: i64,
     seed: u64,
 }
 
 impl Bench {
+    fn create(lake: &Lake, path: &str, rows: u64) -> Self {
+        Self { table: Table::create(lake, path), rows, epoch: 0, seed: 7 }
+    }
+
     /// Makes the table.
-    async fn fill(&mut self, table: &mut Table) -> Res {
+    async fn fill(&mut self) -> Res {
         let schema = schema();
         for (number, first) in (0..self.rows).step_by(CHUNK as usize).enumerate() {
             let mut builder = Builder::new(schema.clone());
-            for id in first..(first + CHUNK).min(self.rows) {
-                push(&mut builder, Op::Read, id, 0)?;
+            for row in first..(first + CHUNK).min(self.rows) {
+                push(&mut builder, Op::Read, 2 * row, 0)?;
             }
-            table.apply(&collapse(vec![builder.finish()])?).await?;
+            self.table.apply(&collapse(vec![builder.finish()])?).await?;
             if number as u64 % FLUSH == FLUSH - 1 {
-                self.commit(table).await?;
+                self.commit().await?;
             }
         }
-        if table.has_pending() {
-            self.commit(table).await?;
+        if self.table.has_pending() {
+            self.commit().await?;
         }
         Ok(())
     }
 
-    async fn commit(&mut self, table: &mut Table) -> Res {
+    async fn commit(&mut self) -> Res {
         self.epoch += 1;
-        match table.commit(&[("bench".to_owned(), self.epoch)], Map::new(), "BENCH").await? {
+        let txns = [("bench".to_owned(), self.epoch)];
+        match self.table.commit(&txns, Map::new(), "BENCH").await? {
             Commit::Done { .. } => Ok(()),
             other => Err(format!("{other:?}").into()),
         }
+    }
+
+    /// Changes so many rows, and commits that; the CPU seconds it took.
+    async fn merge(&mut self, what: &str, count: u64, newest: bool) -> Res<f64> {
+        let batch = self.updates(count, newest)?;
+        let start = Measure::start();
+        self.table.apply(&collapse(vec![batch])?).await?;
+        self.commit().await?;
+        Ok(start.end(what, &self.table))
+    }
+
+    /// Deletes rows that are not there, which takes looking for them only; the CPU seconds it took.
+    async fn look_up(&mut self, count: u64) -> Res<f64> {
+        let mut builder = Builder::new(schema());
+        for _ in 0..count {
+            self.seed = mix(self.seed);
+            push(&mut builder, Op::Delete, 2 * (self.seed % self.rows) + 1, 0)?;
+        }
+        let collapsed = collapse(vec![builder.finish()])?;
+        let start = Measure::start();
+        self.table.apply(&collapsed).await?;
+        Ok(start.end(&format!("{count} keys looked up"), &self.table))
     }
 
     /// Updates of rows, each once.
@@ -146,11 +203,11 @@ impl Bench {
         let mut builder = Builder::new(schema());
         for number in 0..count {
             self.seed = mix(self.seed);
-            let id = match newest {
+            let row = match newest {
                 true => self.rows - count + number,
                 false => self.seed % self.rows,
             };
-            push(&mut builder, Op::Update, id, self.seed)?;
+            push(&mut builder, Op::Update, 2 * row, self.seed)?;
         }
         Ok(builder.finish())
     }
@@ -254,14 +311,16 @@ impl Measure {
         Self { wall: Instant::now(), cpu: cpu(), written: written() }
     }
 
-    fn end(self, what: &str, table: &Table) {
+    /// Prints it; the CPU seconds.
+    fn end(self, what: &str, table: &Table) -> f64 {
         let (wall, cpu) = (self.wall.elapsed().as_secs_f64(), cpu() - self.cpu);
         let written = (written() - self.written) / 1e6;
         println!(
-            "{what:<46}{wall:>8.2}{cpu:>10.2}{written:>12.1}{:>10.0}   {} files",
+            "{what:<46}{wall:>8.3}{cpu:>10.3}{written:>12.1}{:>10.0}   {} files",
             resident(),
             table.files()
         );
+        cpu
     }
 }
 
@@ -271,11 +330,10 @@ fn field(file: &str, name: &str) -> f64 {
     line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0.0)
 }
 
-/// CPU seconds of this process, to a hundredth.
+/// CPU seconds of this process.
 fn cpu() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
-    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 /// Bytes that this process has written.
