@@ -41,7 +41,7 @@ class Postgres:
         return self.sql("SHOW server_version")
 
     def source(self, name):
-        return f'url = "{self.url}"\ntables = ["public.orders"]'
+        return f'url = "{self.url}"\ntables = ["{self.table}"]'
 
     def make(self, rows):
         self.psql("-v", f"n={rows}", "-f", f"{HERE}/w1.sql")
