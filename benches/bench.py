@@ -9,6 +9,7 @@ import subprocess
 import threading
 
 from daemon import OURS, READERS, Lakeward
+from fresh import fresh
 from measure import heading, measured, stop
 from mongodb import MongoDb
 from mysql import MySql
@@ -18,7 +19,7 @@ from verifying import verifying
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCES = {s.kind: s for s in (Postgres, MySql, MongoDb)}
 # Parts that are run by themselves.
-PARTS = {"verify": verifying}
+PARTS = {"verify": verifying, "fresh": fresh}
 
 
 class Watch:
@@ -140,7 +141,7 @@ def main():
     source = SOURCES[a.source]()
     most = {"mongodb": 20_000 if a.only == "verify" else 2_000_000}
     a.rows = a.rows or most.get(a.source, 5_000_000)
-    a.minutes = a.minutes or 15
+    a.minutes = a.minutes or (2 if a.only == "fresh" else 15)
     a.dir = os.path.join(a.dir, a.source)
     os.makedirs(a.dir)
     print(f"\n{os.cpu_count()} x {model}; load {os.getloadavg()[0]:.2f}; {source.title} {source.version()}")

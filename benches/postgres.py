@@ -74,6 +74,23 @@ class Postgres:
         """A transaction of so many changes, spread over all rows."""
         return changes(rows, count, random)
 
+    def at_rate(self, rows, rate, seconds):
+        """A client that changes so many rows a second, one at a time, for so long."""
+        sizes = {"n": rows, "rate": rate, "secs": seconds}
+        command = [f"{self.bin}/psql", "-Xq", "-v", "ON_ERROR_STOP=1"]
+        command += [x for k, v in sizes.items() for x in ("-v", f"{k}={v}")]
+        env = {**os.environ, "PGOPTIONS": "-c client_min_messages=warning"}
+        return subprocess.Popen([*command, "-f", f"{HERE}/rate.sql", self.url], stdin=subprocess.DEVNULL, env=env)
+
+    def end(self):
+        """The end of the log."""
+        return self.sql("SELECT pg_current_wal_lsn()")
+
+    def acknowledged(self, name, end):
+        """Whether Lakeward has told the server that it has all up to there."""
+        slot = f"FROM pg_replication_slots WHERE slot_name = 'lakeward_{name}'"
+        return self.sql(f"SELECT confirmed_flush_lsn >= '{end}' {slot}") == "t"
+
     def followers(self, name, changes, out):
         """Yardsticks of the stream: (what, command)."""
         end = self.sql("SELECT pg_current_wal_lsn()")
