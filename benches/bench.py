@@ -14,12 +14,13 @@ from measure import heading, measured, stop
 from mongodb import MongoDb
 from mysql import MySql
 from postgres import Postgres
+from steady import steady
 from verifying import verifying
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCES = {s.kind: s for s in (Postgres, MySql, MongoDb)}
 # Parts that are run by themselves.
-PARTS = {"verify": verifying, "fresh": fresh}
+PARTS = {"verify": verifying, "fresh": fresh, "steady": steady}
 
 
 class Watch:
@@ -131,6 +132,7 @@ def main():
     ap.add_argument("--minutes", type=float)
     ap.add_argument("--rate", type=int, default=1000)
     ap.add_argument("--verify", action="store_true")
+    ap.add_argument("--png")
     ap.add_argument("--json")
     ap.add_argument("--keep", action="store_true")
     a = ap.parse_args()
