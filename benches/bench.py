@@ -6,11 +6,14 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 
+from cases import ROWS, cases
 from daemon import OURS, READERS, Lakeward
 from fresh import fresh
 from measure import heading, measured, stop
+from memory import memory
 from mongodb import MongoDb
 from mysql import MySql
 from postgres import Postgres
@@ -20,7 +23,7 @@ from verifying import verifying
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCES = {s.kind: s for s in (Postgres, MySql, MongoDb)}
 # Parts that are run by themselves.
-PARTS = {"verify": verifying, "fresh": fresh, "steady": steady}
+PARTS = {"verify": verifying, "fresh": fresh, "steady": steady, "memory": memory}
 
 
 class Watch:
@@ -132,6 +135,7 @@ def main():
     ap.add_argument("--minutes", type=float)
     ap.add_argument("--rate", type=int, default=1000)
     ap.add_argument("--verify", action="store_true")
+    ap.add_argument("--case", choices=cases(ROWS))
     ap.add_argument("--png")
     ap.add_argument("--json")
     ap.add_argument("--keep", action="store_true")
@@ -147,8 +151,9 @@ def main():
     a.dir = os.path.join(a.dir, a.source)
     os.makedirs(a.dir)
     print(f"\n{os.cpu_count()} x {model}; load {os.getloadavg()[0]:.2f}; {source.title} {source.version()}")
-    print(f"making {a.rows:,} rows", flush=True)
-    source.make(a.rows)
+    if a.only != "memory":  # It has tables of its own.
+        print(f"making {a.rows:,} rows", flush=True)
+        source.make(a.rows)
     figures = {}
     with open(os.path.join(a.dir, "log"), "w") as log:
         if a.only in (None, "w1"):
@@ -157,7 +162,7 @@ def main():
             figures["w3"] = stream(source, a, log)
         if a.only in PARTS:
             figures[a.only] = PARTS[a.only](source, a, log)
-            if a.verify:
+            if a.verify and a.only != "memory":
                 verify(source, a, a.only)
     if a.json:
         every = {}
@@ -167,6 +172,8 @@ def main():
         with open(a.json, "w") as f:
             json.dump({**every, a.source: {**every.get(a.source, {}), **figures}}, f, indent=1)
             f.write("\n")
+    if not all(line["inside"] for line in figures.get("memory", [])):
+        sys.exit("bench: more memory is resident than is promised")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ class Postgres:
     table = "public.orders"
 
     def __init__(self):
+        self.tables = self.table
         self.bin, self.url = os.environ["PG15_BIN"], os.environ["LAKEWARD_TEST_PG15_URL"]
         self.compared = self.url
 
@@ -41,10 +42,16 @@ class Postgres:
         return self.sql("SHOW server_version")
 
     def source(self, name):
-        return f'url = "{self.url}"\ntables = ["{self.table}"]'
+        return f'url = "{self.url}"\ntables = ["{self.tables}"]'
 
     def make(self, rows):
         self.psql("-v", f"n={rows}", "-f", f"{HERE}/w1.sql")
+
+    def drop(self, tables):
+        """One at a time: together they would need more locks than the server has."""
+        names = ",".join(tables)
+        self.sql(f"DO $$ DECLARE name text; BEGIN FOREACH name IN ARRAY '{{{names}}}'::text[] LOOP "
+                 "EXECUTE 'DROP TABLE ' || name; COMMIT; END LOOP; END $$")
 
     def copies(self, python, out):
         """Yardsticks of the snapshot: (what, command)."""
