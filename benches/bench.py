@@ -5,46 +5,25 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
 
+from cases import ROWS, cases
+from daemon import OURS, READERS, Lakeward
+from fresh import fresh
+from measure import heading, measured, stop
+from memory import memory
 from mongodb import MongoDb
 from mysql import MySql
 from postgres import Postgres
+from steady import steady
 from verifying import verifying
 
-LAKEWARD = os.environ["LAKEWARD"]
-VENVS = os.path.join(os.environ["READERS_HOME"], "venvs")
 HERE = os.path.dirname(os.path.abspath(__file__))
-TICK = os.sysconf("SC_CLK_TCK")
-OURS = "lakeward run --until-current"
 SOURCES = {s.kind: s for s in (Postgres, MySql, MongoDb)}
-child = None
-
-
-def stop(*_):
-    if child is not None:
-        os.kill(child.pid, signal.SIGTERM)
-    sys.exit(143)
-
-
-def server_cpu(source):
-    """CPU seconds that the server has used: its first process, the living and the dead children."""
-    pid = os.environ[f"{source.server.upper()}_PID"]
-    with open(f"/proc/{pid}/task/{pid}/children") as f:
-        pids = [pid, *f.read().split()]
-    total = 0
-    for one in pids:
-        try:
-            with open(f"/proc/{one}/stat") as f:
-                fields = f.read().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        total += sum(int(fields[i]) for i in ((11, 12, 13, 14) if one == pid else (11, 12)))
-    return total / TICK
+# Parts that are run by themselves.
+PARTS = {"verify": verifying, "fresh": fresh, "steady": steady, "memory": memory}
 
 
 class Watch:
@@ -83,43 +62,6 @@ class Watch:
         )
 
 
-def measured(source, what, round_, rows, command, log):
-    """Run a command to its end; what it used."""
-    global child
-    load, server, began = os.getloadavg()[0], server_cpu(source), time.monotonic()
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode, child = os.waitstatus_to_exitcode(status), None
-    wall = time.monotonic() - began
-    if status:
-        log.flush()
-        with open(log.name, errors="replace") as f:
-            sys.stderr.write("".join(f.readlines()[-30:]))
-        sys.exit(f"bench: {what} ended with {os.waitstatus_to_exitcode(status)}; the end of its log is above")
-    figures = {
-        "what": what,
-        "round": round_,
-        "rows": rows,
-        "wall_s": wall,
-        "rows_per_s": rows / wall,
-        "cpu_s_per_million": (usage.ru_utime + usage.ru_stime) / rows * 1e6,
-        "server_cpu_s_per_million": (server_cpu(source) - server) / rows * 1e6,
-        "max_rss_mib": usage.ru_maxrss / 1024,
-        "load": load,
-    }
-    print(
-        f"{what:<44}{round_:>3}{load:>7.2f}{wall:>9.1f}{figures['rows_per_s']:>12,.0f}"
-        f"{figures['cpu_s_per_million']:>10.2f}{figures['server_cpu_s_per_million']:>10.2f}"
-        f"{figures['max_rss_mib']:>9.0f}",
-        flush=True,
-    )
-    return figures
-
-
-def heading(text):
-    print(f"\n{text}\n{'':<44}{'#':>3}{'load':>7}{'wall s':>9}{'rows/s':>12}{'CPU s/M':>10}{'server':>10}{'RSS MiB':>9}")
-
-
 def ratios(figures):
     def best(what):
         return min(f["cpu_s_per_million"] for f in figures if f["what"] == what)
@@ -128,30 +70,14 @@ def ratios(figures):
         print(f"  {OURS} / {other}: {best(OURS) / best(other):.2f} of its CPU a row (best turns)")
 
 
-def run(source, folder, name, merge="rewrite"):
-    """Lakeward with a configuration of one source, as a command."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    path = os.path.join(folder, f"{name}.toml")
-    with open(path, "w") as f:
-        f.write(
-            f'[lake]\nurl = "{folder}/lake"\nstate_dir = "{folder}/state"\n\n'
-            f'[http]\nlisten = "127.0.0.1:{port}"\n\n'
-            f"[source.{name}.{source.kind}]\n{source.source(name)}\n"
-            f'[source.{name}.table."{source.table}"]\nmerge = "{merge}"\n'
-        )
-    return [LAKEWARD, "run", "--config", path, "--until-current"]
-
-
 def snapshot(source, a, log):
     heading(f"{source.title}, W1: the snapshot of {a.rows:,} rows")
-    python, out = f"{VENVS}/{'deltalake' if source.kind == 'postgres' else 'connectorx'}/bin/python", os.path.join(a.dir, "script")
+    python, out = f"{READERS}/{'deltalake' if source.kind == 'postgres' else 'connectorx'}/bin/python", os.path.join(a.dir, "script")
     figures = []
     for r in range(1, a.rounds + 1):
         name = f"w1_{r}"
         with Watch(source):
-            figures.append(measured(source, OURS, r, a.rows, run(source, a.dir, name), log))
+            figures.append(measured(source, OURS, r, a.rows, Lakeward(source, a.dir, name).until_current(), log))
         source.forget(name)
         if r < a.rounds:
             shutil.rmtree(os.path.join(a.dir, "lake", name))
@@ -169,7 +95,7 @@ def snapshot(source, a, log):
 
 def stream(source, a, log):
     name, merge = "w3", a.merge or source.merge
-    command = run(source, a.dir, name, merge)
+    command = Lakeward(source, a.dir, name, merge).until_current()
     heading(f"{source.title}, W3: the snapshot before it (not a figure)")
     measured(source, OURS, 0, a.rows, command, log)
     figures, out = [], os.path.join(a.dir, "log_copy")
@@ -191,7 +117,7 @@ def stream(source, a, log):
 
 
 def verify(source, a, name):
-    compare = [f"{VENVS}/duckdb/bin/python", os.path.join(HERE, "..", "tests", "demo", "compare.py")]
+    compare = [f"{READERS}/duckdb/bin/python", os.path.join(HERE, "..", "tests", "demo", "compare.py")]
     programs = ["--psql", f"{os.environ.get('PG15_BIN')}/psql", "--mysql", f"{os.environ.get('MYSQL_BIN')}/mysql"]
     programs += ["--pymongo", os.environ.get("LAKEWARD_TEST_PYMONGO", "python3")]
     where = ["--lake", f"{a.dir}/lake", f"{name}={source.compared}"]
@@ -204,11 +130,13 @@ def main():
     ap.add_argument("--source", choices=SOURCES, required=True)
     ap.add_argument("--rows", type=int)
     ap.add_argument("--rounds", type=int, default=2)
-    ap.add_argument("--only", choices=["w1", "w3", "verify"])
+    ap.add_argument("--only", choices=["w1", "w3", *PARTS])
     ap.add_argument("--merge", choices=["rewrite", "deletion-vectors"])
-    ap.add_argument("--minutes", type=float, default=15)
+    ap.add_argument("--minutes", type=float)
     ap.add_argument("--rate", type=int, default=1000)
     ap.add_argument("--verify", action="store_true")
+    ap.add_argument("--case", choices=cases(ROWS))
+    ap.add_argument("--png")
     ap.add_argument("--json")
     ap.add_argument("--keep", action="store_true")
     a = ap.parse_args()
@@ -219,28 +147,33 @@ def main():
     source = SOURCES[a.source]()
     most = {"mongodb": 20_000 if a.only == "verify" else 2_000_000}
     a.rows = a.rows or most.get(a.source, 5_000_000)
+    a.minutes = a.minutes or (2 if a.only == "fresh" else 15)
     a.dir = os.path.join(a.dir, a.source)
     os.makedirs(a.dir)
     print(f"\n{os.cpu_count()} x {model}; load {os.getloadavg()[0]:.2f}; {source.title} {source.version()}")
-    print(f"making {a.rows:,} rows", flush=True)
-    source.make(a.rows)
+    if a.only != "memory":  # It has tables of its own.
+        print(f"making {a.rows:,} rows", flush=True)
+        source.make(a.rows)
     figures = {}
     with open(os.path.join(a.dir, "log"), "w") as log:
         if a.only in (None, "w1"):
             figures["w1"] = snapshot(source, a, log)
         if a.only in (None, "w3"):
             figures["w3"] = stream(source, a, log)
-        if a.only == "verify":
-            command = run(source, a.dir, "verify", "deletion-vectors")
-            figures["verify"] = verifying(source, command, server_cpu, a, log)
+        if a.only in PARTS:
+            figures[a.only] = PARTS[a.only](source, a, log)
+            if a.verify and a.only != "memory":
+                verify(source, a, a.only)
     if a.json:
         every = {}
         if os.path.exists(a.json):
             with open(a.json) as f:
                 every = json.load(f)
         with open(a.json, "w") as f:
-            json.dump({**every, a.source: figures}, f, indent=1)
+            json.dump({**every, a.source: {**every.get(a.source, {}), **figures}}, f, indent=1)
             f.write("\n")
+    if not all(line["inside"] for line in figures.get("memory", [])):
+        sys.exit("bench: more memory is resident than is promised")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ class Postgres:
     table = "public.orders"
 
     def __init__(self):
+        self.tables = self.table
         self.bin, self.url = os.environ["PG15_BIN"], os.environ["LAKEWARD_TEST_PG15_URL"]
         self.compared = self.url
 
@@ -41,10 +42,16 @@ class Postgres:
         return self.sql("SHOW server_version")
 
     def source(self, name):
-        return f'url = "{self.url}"\ntables = ["public.orders"]'
+        return f'url = "{self.url}"\ntables = ["{self.tables}"]'
 
     def make(self, rows):
         self.psql("-v", f"n={rows}", "-f", f"{HERE}/w1.sql")
+
+    def drop(self, tables):
+        """One at a time: together they would need more locks than the server has."""
+        names = ",".join(tables)
+        self.sql(f"DO $$ DECLARE name text; BEGIN FOREACH name IN ARRAY '{{{names}}}'::text[] LOOP "
+                 "EXECUTE 'DROP TABLE ' || name; COMMIT; END LOOP; END $$")
 
     def copies(self, python, out):
         """Yardsticks of the snapshot: (what, command)."""
@@ -73,6 +80,23 @@ class Postgres:
     def changes(self, rows, count, random):
         """A transaction of so many changes, spread over all rows."""
         return changes(rows, count, random)
+
+    def at_rate(self, rows, rate, seconds):
+        """A client that changes so many rows a second, one at a time, for so long."""
+        sizes = {"n": rows, "rate": rate, "secs": seconds}
+        command = [f"{self.bin}/psql", "-Xq", "-v", "ON_ERROR_STOP=1"]
+        command += [x for k, v in sizes.items() for x in ("-v", f"{k}={v}")]
+        env = {**os.environ, "PGOPTIONS": "-c client_min_messages=warning"}
+        return subprocess.Popen([*command, "-f", f"{HERE}/rate.sql", self.url], stdin=subprocess.DEVNULL, env=env)
+
+    def end(self):
+        """The end of the log."""
+        return self.sql("SELECT pg_current_wal_lsn()")
+
+    def acknowledged(self, name, end):
+        """Whether Lakeward has told the server that it has all up to there."""
+        slot = f"FROM pg_replication_slots WHERE slot_name = 'lakeward_{name}'"
+        return self.sql(f"SELECT confirmed_flush_lsn >= '{end}' {slot}") == "t"
 
     def followers(self, name, changes, out):
         """Yardsticks of the stream: (what, command)."""

@@ -4,17 +4,17 @@ printed."""
 import json
 import os
 import random
-import signal
-import subprocess
 import sys
 import threading
 import time
+
+from daemon import Lakeward
+from measure import server_cpu
 
 # So many changes are one transaction.
 TOGETHER = 20
 # For so long the load runs alone, to tell what it costs without a verification.
 ALONE = 30
-TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Load(threading.Thread):
@@ -43,40 +43,16 @@ class Load(threading.Thread):
             sys.exit(f"bench: the load ended with {self.client.returncode}")
 
 
-def cpu(pid):
-    with open(f"/proc/{pid}/stat") as f:
-        fields = f.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
-
-
-def answer(lakeward, config, *words):
-    """What a command says as JSON, and its exit status."""
-    done = subprocess.run([lakeward, *words, "--json", "--config", config], stdout=subprocess.PIPE, text=True)
-    return done.returncode, json.loads(done.stdout or "{}")
-
-
-def settle(lakeward, config, daemon):
-    while True:
-        if daemon.poll() is not None:
-            sys.exit(f"bench: the daemon ended with {daemon.returncode}")
-        tables = [t for s in answer(lakeward, config, "status")[1].values() for t in s["tables"].values()]
-        if tables and all(t["state"] == "live" for t in tables):
-            return
-        time.sleep(1)
-
-
-def verifying(source, command, server_cpu, a, log):
-    """Verifies for `a.minutes`; `command` runs Lakeward until it is current, in its configuration."""
-    lakeward, config = command[0], command[command.index("--config") + 1]
-    name = os.path.splitext(os.path.basename(config))[0]
-    daemon = subprocess.Popen([lakeward, "run", "--config", config], stdin=subprocess.DEVNULL, stderr=log)
-    load, figures = None, []
-    try:
-        settle(lakeward, config, daemon)
+def verifying(source, a, log):
+    """Verifies for `a.minutes`."""
+    lakeward, figures = Lakeward(source, a.dir, "verify", "deletion-vectors"), []
+    with lakeward.running(log):
+        lakeward.settle()
         load = Load(source, a.rows, a.rate)
 
         def used():
-            return {"wall": time.monotonic(), "daemon": cpu(daemon.pid), "server": server_cpu(source), "sent": load.sent}
+            daemon, server = lakeward.used()["cpu"], server_cpu(source)
+            return {"wall": time.monotonic(), "daemon": daemon, "server": server, "sent": load.sent}
 
         load.start()
         before = used()
@@ -88,7 +64,7 @@ def verifying(source, command, server_cpu, a, log):
         end = time.monotonic() + a.minutes * 60
         while time.monotonic() < end or not figures:
             before = used()
-            code, found = answer(lakeward, config, "verify", name)
+            code, found = lakeward.answer("verify", lakeward.name)
             now = used()
             if not found:
                 sys.exit(f"bench: verify ended with {code} and said nothing")
@@ -115,9 +91,6 @@ def verifying(source, command, server_cpu, a, log):
             if code:
                 print(json.dumps(found)[:4000])
         load.end()
-    finally:
-        daemon.send_signal(signal.SIGTERM)
-        daemon.wait()
     wrong = sum(not f["equal"] for f in figures)
     rows = sum(f["rows"] for f in figures)
     print(f"  {len(figures)} verifications of {rows:,} rows beside {load.sent:,} changes: {wrong} found a difference")
