@@ -6,7 +6,7 @@ import subprocess
 import time
 
 from daemon import OURS, READERS, Lakeward
-from measure import heading, measured, server_cpu
+from measure import disk_waits, heading, measured, server_cpu
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # What is wanted, in seconds: half of the changes, and all but one in a hundred.
@@ -30,19 +30,21 @@ def fresh(source, a, log):
         print(f'\n{source.title}: {a.rate:,} of {a.rows:,} rows change a second, for {seconds} s; '
               f'flush_interval = "500ms", merge = "{merge}"', flush=True)
         first, load = version(f"{table}/_delta_log"), os.getloadavg()[0]
-        before, server, began = lakeward.used(), server_cpu(source), time.time()
+        before, server, disk, began = lakeward.used(), server_cpu(source), disk_waits(), time.time()
         for _ in lakeward.while_runs(source.at_rate(a.rows, a.rate, seconds), 1):
             pass
         wall = time.time() - began
         lakeward.catch_up()
         after = lakeward.used()
         load, server = (load + os.getloadavg()[0]) / 2, server_cpu(source) - server
+        disk = None if disk is None else disk_waits() - disk
     # Only now, so that it disturbs nothing.
     look = [f"{READERS}/deltalake/bin/python", os.path.join(HERE, "visible.py"), table, str(first), str(int(began * 1e6))]
     seen = json.loads(subprocess.run(look, check=True, stdout=subprocess.PIPE, text=True).stdout)
     figures = {
         **seen,
         "load": load,
+        "disk_waits_s": disk,
         "changes": changes,
         "changes_per_s": changes / wall,
         "cpu_s_per_million": (after["cpu"] - before["cpu"]) / changes * 1e6,
@@ -57,9 +59,11 @@ def fresh(source, a, log):
         ("seen after: median", f"{seen['median_s']:.2f} s (wanted: {MEDIAN:g} s)"),
         ("seen after: 99 of 100", f"{seen['p99_s']:.2f} s (wanted: {P99:g} s)"),
         ("seen after: the last", f"{seen['max_s']:.2f} s"),
-        ("longest time between two commits", f"{seen['longest_gap_s']:.2f} s"),
-        ("CPU a million changes, the server's", f"{figures['cpu_s_per_million']:.1f} s, "
-                                                f"{figures['server_cpu_s_per_million']:.1f} s"),
+        ("longest time between two commits", f"{seen['longest_gap_s']:.2f} s; between two changes "
+                                             f"{seen['longest_pause_s']:.2f} s"),
+        ("some process waited for a disk", "not told" if disk is None else f"{disk:.1f} s"),
+        ("CPU a million changes", f"{figures['cpu_s_per_million']:.1f} s; of the server "
+                                  f"{figures['server_cpu_s_per_million']:.1f} s"),
         ("written a change", f"{figures['written_per_change']:,.0f} bytes, all that the daemon wrote"),
         ("added to the table a change", f"{figures['added_per_change']:,.0f} bytes, with its log; "
                                         f"{seen['rows_again'] / changes:.1f} older rows went along"),

@@ -33,6 +33,16 @@ def server_cpu(source):
     return total / TICK
 
 
+def disk_waits():
+    """Seconds since the start of the machine in which some process waited for a disk; None where the kernel
+    doesn't count them."""
+    try:
+        with open("/proc/pressure/io") as f:
+            return int(f.readline().rsplit("total=", 1)[1]) / 1e6
+    except OSError:
+        return None
+
+
 def used(source, what, command, log):
     """Runs a command to its end; what it used."""
     global child

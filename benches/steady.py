@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from daemon import OURS, READERS, Lakeward, total
-from measure import heading, measured
+from measure import disk_waits, heading, measured
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # Seconds between two samples.
@@ -59,8 +59,8 @@ def sampled(source, lakeward, a, merge):
     print(f'\n{source.title}: {a.rate:,} of {a.rows:,} rows change a second, for {seconds} s; '
           f'flush_interval = "{INTERVAL}s", merge = "{merge}"')
     print(f"{'s':>6}{'load':>7}{'files':>7}{'log files':>11}{'log MiB':>9}{'folder MiB':>12}{'RSS MiB':>9}{'CPU s':>8}"
-          f"{'gap s':>7}{'lag s':>7}", flush=True)
-    every, began = max(1, seconds // SAMPLE // LINES), time.monotonic()
+          f"{'gap s':>7}{'lag s':>7}{'staged':>8}{'disk s':>8}", flush=True)
+    every, began, disk = max(1, seconds // SAMPLE // LINES), time.monotonic(), disk_waits() or 0
     for _ in lakeward.while_runs(source.at_rate(a.rows, a.rate, seconds), SAMPLE):
         metrics, used = lakeward.metrics(), lakeward.used()
         sample = {
@@ -68,16 +68,22 @@ def sampled(source, lakeward, a, merge):
             "load": os.getloadavg()[0],
             "files": int(total(metrics, "lakeward_files")),
             "lag_s": total(metrics, "lakeward_lag_milliseconds") / 1000,
+            "staged": int(total(metrics, "lakeward_staged_changes")),
             "rss": used["rss"],
             "cpu_s": used["cpu"],
+            "disk_waits_s": (disk_waits() or 0) - disk,
             **folder.sample(),
         }
+        disk += sample["disk_waits_s"]
         samples.append(sample)
         if len(samples) % every == 1 or every == 1:
+            since = samples[-every:]
+            gap, waits = max(s["gap_s"] for s in since), sum(s["disk_waits_s"] for s in since)
             print(
                 f"{sample['at_s']:>6.0f}{sample['load']:>7.2f}{sample['files']:>7}{sample['log_files']:>11}"
                 f"{sample['log_bytes'] / 2**20:>9.1f}{sample['data_bytes'] / 2**20:>12.0f}"
-                f"{sample['rss'] / 2**20:>9.0f}{sample['cpu_s']:>8.1f}{sample['gap_s']:>7.2f}{sample['lag_s']:>7.2f}",
+                f"{sample['rss'] / 2**20:>9.0f}{sample['cpu_s']:>8.1f}{gap:>7.2f}{sample['lag_s']:>7.2f}"
+                f"{sample['staged']:>8,}{waits:>8.2f}",
                 flush=True,
             )
     lakeward.catch_up()

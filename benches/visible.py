@@ -17,10 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+
+def longest(times):
+    """The longest time between two, in seconds."""
+    return max((b - a for a, b in zip(times, times[1:])), default=0) / 1e6
+
+
 table, version, since = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 log = os.path.join(table, "_delta_log")
 commits = sorted(name for name in os.listdir(log) if name.endswith(".json") and int(name[:20]) > version)
-flushes, took, again = [], [], 0
+flushes, took, made, again = [], [], [], 0
 data_bytes = log_bytes = 0
 for name in commits:
     path = os.path.join(log, name)
@@ -41,12 +47,14 @@ for name in commits:
         again += len(times) - len(fresh)
         data_bytes += add["size"]
         if len(fresh):
+            made.append(fresh)
             took.append(pc.subtract(seen, fresh.combine_chunks()))
             newest = max(newest, pc.max(fresh).as_py())
     if newest > since:
         flushes.append(seen)
     since = newest
 took = pa.chunked_array(took, pa.int64())
+made = sorted(time for times in made for time in times.to_pylist())
 median, p99 = (t / 1e6 for t in pc.quantile(took, [0.5, 0.99]).to_pylist())
 print(
     json.dumps(
@@ -56,7 +64,8 @@ print(
             "p99_s": p99,
             "max_s": pc.max(took).as_py() / 1e6,
             "flushes": len(flushes),
-            "longest_gap_s": max((b - a for a, b in zip(flushes, flushes[1:])), default=0) / 1e6,
+            "longest_gap_s": longest(flushes),
+            "longest_pause_s": longest(made),
             "rows_again": again,
             "data_bytes": data_bytes,
             "log_bytes": log_bytes,
