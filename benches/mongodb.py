@@ -9,12 +9,13 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 class MongoDb:
-    kind, title, server = "mongodb", "MongoDB (the stand-in)", "mongo"
+    kind, server = "mongodb", os.environ["BENCH_MONGO"]
+    title = {"mongo": "MongoDB (the stand-in)", "mongors": "MongoDB (the stand-in in Rust)"}[server]
     merge = "deletion-vectors"
     table = "bench.events"
 
     def __init__(self):
-        self.url = os.environ["LAKEWARD_TEST_MONGO_URL"]
+        self.url = os.environ[f"LAKEWARD_TEST_{self.server.upper()}_URL"]
         self.compared = self.url.replace("/?", "/bench?")
         self.python = os.environ["LAKEWARD_TEST_PYMONGO"]
         self.since, self.looking = None, None

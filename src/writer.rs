@@ -22,6 +22,7 @@ use crate::planted::{self, Bug};
 use crate::verify::Findings;
 
 mod applying;
+mod cadence;
 mod maintain;
 mod size;
 mod slot;
@@ -29,9 +30,10 @@ mod slot;
 mod tests;
 mod verify;
 
+pub use cadence::Cadence;
 pub use size::{Committed, Size};
+pub use slot::Merging;
 use slot::Slot;
-pub use slot::{Cadence, Merging};
 
 /// How many tables commit at a time.
 const COMMITS_AT_ONCE: usize = 8;

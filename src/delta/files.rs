@@ -37,6 +37,12 @@ use super::store::{Compression, Lake};
 /// held in memory while it is written or read. (Unit tests have small ones.)
 const GROUP_ROWS: usize = if cfg!(test) { 8 } else { 128 * 1024 };
 const GROUP_BYTES: usize = 32 << 20;
+/// A row group ends, too, when its making takes so much: what repeats takes more than in the file.
+const GROUP_MEMORY: usize = 64 << 20;
+/// The encoder keeps eight bytes of each value of a page that has a dictionary: a page ends when those of
+/// all columns take so much. That is as usual (20,000 rows) up to 209 columns.
+const PAGE_MEMORY: usize = 32 << 20;
+const PAGE_ROWS: usize = 20_000;
 /// A row group of fewer rows is not copied as it is, so that small ones come together.
 const COPIED_ROWS: i64 = if cfg!(test) { 3 } else { 32 * 1024 };
 /// How many rows of a file's first batch decide on its encodings.
@@ -131,7 +137,8 @@ impl FileWriter {
     ) -> Result<()> {
         if self.inner.is_none() {
             let codec = codec(self.lake.compression());
-            self.inner = Some(self.encoder(base_properties(codec))?);
+            self.inner =
+                Some(self.encoder(base_properties(codec, self.layout.arrow().fields().len()))?);
         }
         if let Some(encoder) = &mut self.inner {
             let copied = encoder.copy(group, &Chunk { start, bytes }).await;
@@ -209,7 +216,8 @@ impl Encoder {
             let rows = (batch.num_rows() - start).min(GROUP_ROWS - self.rows);
             self.encode(&batch.slice(start, rows))?;
             start += rows;
-            if self.rows >= GROUP_ROWS || self.waiting() >= GROUP_BYTES {
+            let full = self.waiting() >= GROUP_BYTES || self.memory() >= GROUP_MEMORY;
+            if self.rows >= GROUP_ROWS || full {
                 self.end_group().await?;
             }
         }
@@ -236,6 +244,11 @@ impl Encoder {
     /// About how many bytes the row group in the making will take.
     fn waiting(&self) -> usize {
         self.columns.iter().map(ArrowColumnWriter::get_estimated_total_bytes).sum()
+    }
+
+    /// The bytes of memory that the row group in the making takes.
+    fn memory(&self) -> usize {
+        self.columns.iter().map(ArrowColumnWriter::memory_size).sum()
     }
 
     async fn end_group(&mut self) -> Result<(), ParquetError> {
@@ -344,15 +357,18 @@ fn codec(compression: Compression) -> Codec {
     }
 }
 
-fn base_properties(codec: Codec) -> WriterPropertiesBuilder {
+/// The properties of a file of so many columns.
+fn base_properties(codec: Codec, columns: usize) -> WriterPropertiesBuilder {
+    let rows = PAGE_MEMORY / size_of::<u64>() / columns.max(1);
     WriterProperties::builder()
         .set_compression(codec)
+        .set_data_page_row_count_limit(rows.clamp(1, PAGE_ROWS))
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_created_by(super::ENGINE.to_owned())
 }
 
 fn properties(sample: &RecordBatch, compression: Compression) -> WriterPropertiesBuilder {
-    let mut builder = base_properties(codec(compression));
+    let mut builder = base_properties(codec(compression), sample.num_columns());
     for (field, column) in sample.schema().fields().iter().zip(sample.columns()) {
         if !repeats(column.as_ref()) {
             let path = ColumnPath::new(vec![field.name().clone()]);

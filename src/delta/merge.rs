@@ -122,6 +122,15 @@ impl Table {
             }
         }
         choice.together.sort_unstable();
+        if self.merge == Merge::DeletionVectors {
+            // Rows that go from everywhere make all large files lose as many: no merge is to wait for
+            // more than one of them.
+            let losses = |id: &FileId| {
+                let doomed = plan.doomed.get(id).map_or(0, Vec::len);
+                self.view.file(*id).map_or(0, |file| file.deleted().len() + doomed as u64)
+            };
+            choice.alone = choice.alone.into_iter().max_by_key(losses).into_iter().collect();
+        }
         choice
     }
 

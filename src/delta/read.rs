@@ -38,6 +38,8 @@ const TAIL: u64 = 64 << 10;
 const BATCH_ROWS: usize = 8192;
 /// About how many bytes of rows are decoded at once.
 const BATCH_BYTES: usize = 4 << 20;
+/// A decoded value takes about so much, however small it is in its file.
+pub(super) const VALUE_BYTES: usize = 8;
 
 /// Rows of a data file, in the file's order.
 pub(crate) type Batches = BoxStream<'static, Result<RecordBatch>>;
@@ -192,13 +194,16 @@ fn selection(rows: &[u64]) -> RowSelection {
     selectors.into()
 }
 
-/// So many rows at once that they take about [`BATCH_BYTES`].
+/// So many rows at once that they take about [`BATCH_BYTES`]. What the file says of its size is that of
+/// encoded values: those of a dictionary take more.
 fn batch_rows(file: &ParquetMetaData) -> usize {
+    let columns = file.file_metadata().schema_descr().num_columns();
     let largest = file.row_groups().iter().map(|group| {
         let rows = usize::try_from(group.num_rows()).unwrap_or(1).max(1);
         usize::try_from(group.total_byte_size()).unwrap_or(0) / rows
     });
-    (BATCH_BYTES / largest.max().unwrap_or(0).max(1)).clamp(1, BATCH_ROWS)
+    let row = largest.max().unwrap_or(0) + columns * VALUE_BYTES;
+    (BATCH_BYTES / row.max(1)).clamp(1, BATCH_ROWS)
 }
 
 /// The file's schema with old timestamps (INT96) read as microseconds, since nanoseconds don't

@@ -22,7 +22,7 @@ use super::index::{Found, Index, Place, Segment, fingerprint};
 use super::lookup::{has_key, unusable};
 use super::merge::Choice;
 use super::partition::{self, Values};
-use super::read::{Batches, FileReader};
+use super::read::{Batches, FileReader, VALUE_BYTES};
 use super::schema::Layout;
 use super::stats;
 use super::table::Table;
@@ -34,7 +34,7 @@ const FULL_BYTES: usize = 96 << 20;
 const FULL_ROWS: u64 = 1_000_000;
 /// How many new rows are gathered at once, and how many bytes of those that carry values.
 const CHUNK: usize = 8192;
-const CHUNK_BYTES: u64 = 32 << 20;
+const CHUNK_BYTES: usize = 32 << 20;
 /// How many times as large a row is taken to be in memory as in its file.
 const UNPACKED: u64 = 4;
 
@@ -299,7 +299,7 @@ impl Table {
     /// How many new rows are gathered at once: fewer where the values that they carry are large.
     fn chunk(&self, run: &Collapsed, plan: &Plan) -> usize {
         if plan.carried.is_empty() && run.rows.iter().all(|row| row.patches.is_empty()) {
-            return CHUNK;
+            return rows_of(run.schema.columns.len() * VALUE_BYTES);
         }
         self.rows_at_once()
     }
@@ -307,7 +307,7 @@ impl Table {
     /// How many rows of this table are read at once.
     pub(super) fn rows_at_once(&self) -> usize {
         let width = self.view.bytes() / self.view.rows().max(1) * UNPACKED;
-        usize::try_from(CHUNK_BYTES / width.max(1)).map_or(CHUNK, |rows| rows.clamp(16, CHUNK))
+        rows_of(usize::try_from(width).unwrap_or(usize::MAX))
     }
 
     /// Copies the rows of a file that stay. A row group from which none goes is copied as bytes,
@@ -540,6 +540,11 @@ impl Draft {
         let Self { writer, segments } = self;
         Ok(writer.finish().await?.map(|written| Output { written, segments }))
     }
+}
+
+/// How many rows of so many bytes each are gathered at once.
+fn rows_of(width: usize) -> usize {
+    (CHUNK_BYTES / width.max(1)).clamp(16, CHUNK)
 }
 
 /// About how many bytes of new files are those of their `rows` new rows.

@@ -8,7 +8,7 @@ use lakeward_connectors::schema::{Evolution, Identity, TableSchema};
 use lakeward_connectors::source::KeyText;
 use lakeward_connectors::{Error, Result};
 
-use super::slot::Cadence;
+use super::cadence::Cadence;
 use crate::collapse::collapse;
 use crate::delta::{Lake, Origin, Table};
 use crate::planted::{self, Bug};

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::applying::{self, Applying, Found, merge, open};
+use super::cadence::{Cadence, Effort};
 use super::size::{Committed, Size};
 use crate::buffer::Step;
 use crate::delta::{Lake, Merge, Origin, Table};
@@ -65,31 +66,6 @@ impl Merging {
     }
 }
 
-/// When tables are merged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cadence {
-    /// A table whose merge takes longer is slow, if it copies [`amplified`](Self::amplified) times
-    /// the bytes that it brings.
-    pub slow: Duration,
-    /// See [`slow`](Self::slow).
-    pub amplified: u64,
-    /// How many bytes of changes are merged at once.
-    pub bytes: usize,
-}
-
-impl Default for Cadence {
-    fn default() -> Self {
-        Self { slow: Duration::from_secs(1), amplified: 4, bytes: 64 << 20 }
-    }
-}
-
-impl Cadence {
-    /// One by which every merge counts as slow.
-    pub fn every_change(bytes: usize) -> Self {
-        Self { slow: Duration::ZERO, amplified: 0, bytes }
-    }
-}
-
 /// One table.
 pub(super) struct Slot {
     /// `None` while it is being merged.
@@ -112,6 +88,7 @@ pub(super) struct Slot {
     took: Duration,
     ended: Instant,
     slow: bool,
+    effort: Effort,
     /// As of when the table was here.
     size: Size,
     /// What the next commit will have done, and the rows that the table had at the last one.
@@ -155,6 +132,7 @@ impl Slot {
             took: Duration::ZERO,
             ended: now,
             slow: false,
+            effort: Effort::default(),
             missing: Vec::new(),
             fault: None,
             maintained: now,
@@ -515,13 +493,14 @@ impl Slot {
         if found.forgets {
             self.missing.clear();
         }
+        self.effort.add(&found, took);
         self.missing.extend(found.missing);
         self.size.copied += found.copied;
         self.size.brought += found.brought;
         self.turn.came += found.rows;
         self.turn.took += took;
         (self.took, self.ended) = (took, Instant::now());
-        self.slow = took >= cadence.slow && found.copied >= cadence.amplified * found.brought;
+        self.slow = self.effort.is_slow(cadence);
     }
 
     /// Whether staged changes are merged that wait for the table's commit.

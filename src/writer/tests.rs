@@ -14,7 +14,8 @@ use lakeward_connectors::{Op, Value};
 use proptest::prelude::*;
 use serde_json::Map;
 
-use super::slot::{Cadence, Slot};
+use super::cadence::Cadence;
+use super::slot::Slot;
 use crate::buffer::Step;
 use crate::delta::tests::foreign::optimize;
 use crate::delta::tests::read_batches;
