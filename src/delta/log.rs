@@ -205,6 +205,7 @@ async fn newest_checkpoint(lake: &Lake, files: &Files) -> Result<Option<(i64, St
             }
         }
         if readable && state.protocol.is_some() && state.metadata.is_some() {
+            state.complete_partitions();
             return Ok(Some((version, state)));
         }
     }
