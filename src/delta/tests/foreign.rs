@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use serde_json::json;
 
 use super::*;
-use crate::delta::actions::{self, Action, Add, DeletionVector, Remove};
+use crate::delta::actions::{self, Action, Add, DeletionVector, Protocol, Remove};
 use crate::delta::deletes::VectorFile;
 use crate::delta::files::FileWriter;
 use crate::delta::log::commit_path;
@@ -205,6 +205,26 @@ async fn a_fence_stops_the_late_commit_and_not_the_next() {
     next.apply(&pairs_run(&[], &[(6, "f")])).await.expect("applied");
     commit(&mut next, 4).await;
     assert_eq!(read_pairs(&lake, "s/t").await.len(), 5);
+}
+
+/// delta-rs does so when it sets any property of a table of reader version 3.
+#[tokio::test]
+async fn a_feature_that_no_column_needs_is_no_fault() {
+    let lake = Lake::memory();
+    let mut table = two_files(&lake).await;
+    let names = || Some(vec!["variantType".to_owned()]);
+    let (min_reader_version, min_writer_version) = (3, 7);
+    let (reader_features, writer_features) = (names(), names());
+    let protocol =
+        Protocol { min_reader_version, min_writer_version, reader_features, writer_features };
+    commit_foreign(&lake, "s/t", vec![protocol.into()]).await;
+    table.refresh().await.expect("refreshed");
+    let snapshot = log::load(&lake, "s/t").await.expect("a log").expect("a table");
+    let mut metadata = snapshot.metadata;
+    metadata.schema_string = metadata.schema_string.replace("\"string\"", "\"variant\"");
+    commit_foreign(&lake, "s/t", vec![metadata.into()]).await;
+    let error = table.refresh().await.expect_err("a column of the feature");
+    assert!(error.full().contains("not supported"), "{}", error.full());
 }
 
 #[tokio::test]
