@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::actions::{Action, Add, Txn};
 use super::deletes::Rows;
 use super::index::{Damaged, Segment, fingerprint};
-use super::log::since;
+use super::log::{CLEANED_UP, since};
 use super::lookup::{FileKeys, FoundKeys, has_key, unusable};
 use super::table::Table;
 use super::view::FileId;
@@ -47,7 +47,7 @@ impl Table {
                 }
             }
             None if self.pending.changed => {
-                return Ok(Some("the log went on and was cleaned up meanwhile".to_owned()));
+                return Ok(Some(CLEANED_UP.to_owned()));
             }
             None => self.reload().await?,
         }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::delta::actions::{self, Action, Add, DeletionVector, Protocol, Remove};
+use crate::delta::checkpoint;
 use crate::delta::deletes::VectorFile;
 use crate::delta::files::FileWriter;
 use crate::delta::log::commit_path;
@@ -205,6 +206,60 @@ async fn a_fence_stops_the_late_commit_and_not_the_next() {
     next.apply(&pairs_run(&[], &[(6, "f")])).await.expect("applied");
     commit(&mut next, 4).await;
     assert_eq!(read_pairs(&lake, "s/t").await.len(), 5);
+}
+
+/// Writes a checkpoint, and deletes all commits before `version`.
+async fn clean_up(lake: &Lake, before: i64) {
+    let mut snapshot = log::load(lake, "s/t").await.expect("a log").expect("a table");
+    checkpoint::write(lake, "s/t", &mut snapshot).await.expect("a checkpoint");
+    for version in 0..before {
+        lake.delete(&commit_path("s/t", version)).await.expect("deleted");
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_was_cleaned_up_is_not_free() {
+    let lake = Lake::memory();
+    let mut table = two_files(&lake).await;
+    table.apply(&pairs_run(&[5], &[(5, "e")])).await.expect("applied");
+    optimize(&lake, "s/t").await;
+    commit_foreign(&lake, "s/t", Vec::new()).await;
+    clean_up(&lake, 3).await;
+    let outcome = table.commit(&[("app".to_owned(), 3)], Map::new(), "WRITE").await;
+    assert!(matches!(outcome, Ok(Commit::Conflict(_))), "{outcome:?}");
+    assert_eq!(lake.get(&commit_path("s/t", 2)).await.expect("read"), None);
+    table.discard().await.expect("discarded");
+    table.apply(&pairs_run(&[5], &[(5, "e")])).await.expect("applied");
+    assert_eq!(commit(&mut table, 3).await, 4);
+    assert_eq!(read_pairs(&lake, "s/t").await.len(), 5);
+}
+
+#[tokio::test]
+async fn nor_is_it_while_somebody_else_goes_on() {
+    let lake = Lake::memory();
+    let mut zombie = two_files(&lake).await;
+    let mut next = Table::open(&lake, "s/t").await.expect("opened").expect("there");
+    zombie.apply(&pairs_run(&[], &[(5, "e")])).await.expect("applied");
+    next.apply(&pairs_run(&[], &[(6, "f")])).await.expect("applied");
+    commit(&mut next, 4).await;
+    commit_foreign(&lake, "s/t", Vec::new()).await;
+    clean_up(&lake, 3).await;
+    let outcome = zombie.commit(&[("app".to_owned(), 3)], Map::new(), "WRITE").await;
+    assert!(matches!(outcome, Ok(Commit::Conflict(_))), "{outcome:?}");
+    zombie.discard().await.expect("discarded");
+    let outcome = zombie.commit(&[("app".to_owned(), 3)], Map::new(), "WRITE").await;
+    assert!(matches!(outcome, Ok(Commit::Fenced { found: 4, .. })), "{outcome:?}");
+    assert_eq!(read_pairs(&lake, "s/t").await.len(), 5);
+}
+
+#[tokio::test]
+async fn a_log_may_begin_with_a_checkpoint() {
+    let lake = Lake::memory();
+    let mut table = two_files(&lake).await;
+    clean_up(&lake, 2).await;
+    table.apply(&pairs_run(&[1], &[(5, "e")])).await.expect("applied");
+    assert_eq!(commit(&mut table, 3).await, 2);
+    assert_eq!(read_pairs(&lake, "s/t").await.len(), 4);
 }
 
 /// delta-rs does so when it sets any property of a table of reader version 3.
