@@ -1,5 +1,5 @@
-//! Bugs that the simulation plants, to show that it would find them. Without the feature
-//! `planted`, which only tests have, none of them exists.
+//! Bugs that tests plant, to show that they would find them. Without the feature `planted`, which only
+//! tests have, none of them exists.
 
 /// A rule that is broken on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,10 +52,16 @@ pub enum Bug {
     ForgetTruncate,
     /// A table that was dropped ends before the stream has shown its last changes.
     LeaveAtOnce,
+    /// Changes stand on files that another writer has taken away (E7).
+    StandOnLost,
+    /// Rows that another writer has moved are not found again.
+    LoseMoved,
+    /// A version of a log that another writer has cleaned up is taken for free.
+    TakeCleanedUp,
 }
 
 impl Bug {
-    /// All of them.
+    /// Those that the simulation finds.
     pub const ALL: [Bug; 24] = [
         Bug::SkipChange,
         Bug::IgnoreHeld,
@@ -82,6 +88,10 @@ impl Bug {
         Bug::ForgetTruncate,
         Bug::LeaveAtOnce,
     ];
+
+    /// Those that lives beside another writer find.
+    pub const OF_OTHERS: [Bug; 4] =
+        [Bug::StaleIndex, Bug::StandOnLost, Bug::LoseMoved, Bug::TakeCleanedUp];
 }
 
 /// Whether `bug` is planted.

@@ -2,11 +2,12 @@
 //! back by readers that are not ours.
 //!
 //! `cargo test --test suite -- [FILTER] [--list] [--test-threads N]`; trials are named
-//! `traps::pg15::local::S::PG-001`, `behavior::pg18::s3::K::upserts`, `kill::…`, `readers::…`.
+//! `traps::pg15::local::S::PG-001`, `behavior::pg18::s3::K::upserts`, `kill::…`, `readers::…`, `foreign::…`.
 //! `LAKEWARD_LONG=1` runs all of it.
 
 mod behavior;
 mod docs;
+mod foreign;
 mod kill;
 mod manual;
 mod package;
@@ -44,6 +45,7 @@ fn all(args: &Arguments) -> Res<Vec<Job>> {
     let mut all = traps::jobs(&select)?;
     all.extend(behavior::jobs(&select)?);
     all.extend(docs::jobs(&select));
+    all.extend(foreign::jobs(&select));
     all.extend(kill::jobs(&select));
     all.extend(manual::jobs(&select));
     all.extend(package::jobs(&select));

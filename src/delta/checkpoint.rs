@@ -93,7 +93,7 @@ async fn clean(lake: &Lake, table: &str, snapshot: &Snapshot, now: i64) -> Resul
     Ok(())
 }
 
-/// The actions of a checkpoint file.
+/// The actions of a checkpoint file, maps without what is null in them.
 ///
 /// # Errors
 /// When the bytes are no Parquet file of actions.

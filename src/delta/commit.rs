@@ -4,6 +4,7 @@
 //! taken reads the winner, decides whether its own changes still stand on top of it, and tries the
 //! next version. An answer that got lost is looked up: a commit carries a name nobody else has.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -15,13 +16,14 @@ use tokio::time::Instant;
 use super::actions::{self, Action, Add, Format, Metadata, Remove, Txn};
 use super::checkpoint;
 use super::clock::{now_millis, unique};
-use super::log::{commit_path, parse_commit};
+use super::log::{self, CLEANED_UP, commit_path, parse_commit};
 use super::merge::Merge;
 use super::protocol;
 use super::schema::Layout;
 use super::snapshot::{Snapshot, State};
 use super::store::Created;
 use super::table::{Pending, SCHEMA_PROPERTY, SHAPE_PROPERTY, SOURCE_PROPERTY, Table};
+use crate::planted::{self, Bug};
 
 /// How many versions a commit is tried at before it gives up for now.
 const VERSIONS: usize = 100;
@@ -66,6 +68,8 @@ pub(super) struct Attempt {
 enum Slot {
     Mine,
     Theirs(Vec<Action>),
+    /// Nobody can have it any more: the log has gone on and was cleaned up.
+    Past,
 }
 
 impl Table {
@@ -116,6 +120,7 @@ impl Table {
                         return Ok(Commit::Conflict(conflict));
                     }
                 }
+                Slot::Past => return Ok(Commit::Conflict(CLEANED_UP.to_owned())),
             }
         }
         Err(Error::unavailable("other writers were faster at every version tried")
@@ -269,10 +274,7 @@ impl Table {
                 tokio::time::sleep(Duration::from_millis(100) * attempted).await;
             }
             match self.lake.create(&path, attempt.bytes.clone()).await {
-                Ok(Created::Yes) => {
-                    self.landed(attempt).await;
-                    return Ok(Slot::Mine);
-                }
+                Ok(Created::Yes) => return self.arrived(attempt).await,
                 Ok(Created::Exists) => {}
                 Err(error) => failure = Some(error),
             }
@@ -281,8 +283,7 @@ impl Table {
                 continue;
             };
             if is_mine(&attempt, &bytes) {
-                self.landed(attempt).await;
-                return Ok(Slot::Mine);
+                return self.arrived(attempt).await;
             }
             let actions = parse_commit(&self.path, attempt.version, &bytes)?;
             self.pending.doubt = None;
@@ -292,6 +293,39 @@ impl Table {
             Error::unavailable("the store says that a commit is taken, and doesn't have it")
                 .with("path", path)
         }))
+    }
+
+    /// A commit has its version; that is worth nothing where the log has gone past it.
+    async fn arrived(&mut self, attempt: Attempt) -> Result<Slot> {
+        match self.log_of(&attempt).await? {
+            Ordering::Equal => {
+                self.landed(attempt).await;
+                return Ok(Slot::Mine);
+            }
+            Ordering::Less => {
+                self.lake.forget(vec![commit_path(&self.path, attempt.version)]).await;
+            }
+            // It may be that what came later stands on it.
+            Ordering::Greater => {}
+        }
+        self.pending.doubt = None;
+        Ok(Slot::Past)
+    }
+
+    /// Whether the log knows a commit that was created (`Equal`), one before it, or one after it. Other
+    /// writers may keep their logs as short as they like, and a version that they have cleaned up
+    /// looks free.
+    async fn log_of(&self, attempt: &Attempt) -> Result<Ordering> {
+        let before = commit_path(&self.path, attempt.version - 1);
+        // What is cleaned up is all that is older than a checkpoint.
+        if attempt.version == 0 || planted::is(Bug::TakeCleanedUp) || self.lake.has(&before).await?
+        {
+            return Ok(Ordering::Equal);
+        }
+        let log = log::load(&self.lake, &self.path).await?;
+        let found = |id: &str| log.as_ref().and_then(|log| log.txn(id));
+        let found = attempt.txns.iter().map(|(id, version)| found(id).cmp(&Some(*version)));
+        Ok(found.max().unwrap_or(Ordering::Equal))
     }
 
     /// Takes note that a commit is in the log.

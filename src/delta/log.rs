@@ -17,6 +17,9 @@ use super::store::{Lake, Listed};
 /// How many commits are read at once.
 const READ_AHEAD: usize = 8;
 
+/// Why changes can't stand on a log whose commits nobody can read any more.
+pub(crate) const CLEANED_UP: &str = "the log went on and was cleaned up meanwhile";
+
 /// The path of a table's log directory.
 pub(crate) fn directory(table: &str) -> String {
     format!("{table}/_delta_log")
@@ -205,6 +208,7 @@ async fn newest_checkpoint(lake: &Lake, files: &Files) -> Result<Option<(i64, St
             }
         }
         if readable && state.protocol.is_some() && state.metadata.is_some() {
+            state.complete_partitions();
             return Ok(Some((version, state)));
         }
     }

@@ -6,9 +6,10 @@ use lakeward_connectors::{Error, Result};
 use super::actions::{Metadata, Protocol};
 use super::log::fault;
 
-/// Features that may be listed: either this writer honours them, or [`check`] makes sure that the
-/// table does not use them.
-const FEATURES: [&str; 12] = [
+/// Features that may be listed: either this writer honours them, or it makes sure that the table does
+/// not use them, by [`check`] or by the types of its columns. delta-rs lists `variantType` when it sets
+/// any property of a table of reader version 3, whatever its columns are.
+const FEATURES: [&str; 13] = [
     "appendOnly",
     "changeDataFeed",
     "checkConstraints",
@@ -21,6 +22,7 @@ const FEATURES: [&str; 12] = [
     "invariants",
     "timestampNtz",
     "vacuumProtocolCheck",
+    "variantType",
 ];
 
 /// The feature of columns without a time zone.

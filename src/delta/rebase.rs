@@ -7,10 +7,11 @@ use tokio::time::Instant;
 use super::actions::{Action, Add, Txn};
 use super::deletes::Rows;
 use super::index::{Damaged, Segment, fingerprint};
-use super::log::since;
+use super::log::{CLEANED_UP, since};
 use super::lookup::{FileKeys, FoundKeys, has_key, unusable};
 use super::table::Table;
 use super::view::FileId;
+use crate::planted::{self, Bug};
 
 impl Table {
     /// Takes up what others have committed since.
@@ -47,7 +48,7 @@ impl Table {
                 }
             }
             None if self.pending.changed => {
-                return Ok(Some("the log went on and was cleaned up meanwhile".to_owned()));
+                return Ok(Some(CLEANED_UP.to_owned()));
             }
             None => self.reload().await?,
         }
@@ -101,7 +102,7 @@ impl Table {
             })
         };
         let lost = actions.iter().flat_map(paths).find(|path| used(path))?;
-        (!self.pending.replaced).then_some(lost)
+        (!self.pending.replaced && !planted::is(Bug::StandOnLost)).then_some(lost)
     }
 
     /// Looks at a file that somebody else added: how many rows it has and, where there is an index,
@@ -169,7 +170,9 @@ impl Table {
         deleted: &Rows,
         keys: &[FoundKeys],
     ) -> Result<(), Damaged> {
-        let Some(index) = &mut self.index else { return Ok(()) };
+        let Some(index) = self.index.as_mut().filter(|_| !planted::is(Bug::LoseMoved)) else {
+            return Ok(());
+        };
         self.view.number(id, Segment { first: 0, place: index.next(), rows });
         let mut next = 0;
         for (row, key) in keys.iter().flat_map(|found| found.without(deleted)) {

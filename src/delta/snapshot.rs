@@ -75,6 +75,22 @@ impl State {
         }
     }
 
+    /// Puts null where a file's partition has no value, which a checkpoint is read without.
+    pub(crate) fn complete_partitions(&mut self) {
+        let columns = self.metadata.iter().flat_map(|metadata| &metadata.partition_columns);
+        let columns: Vec<&String> = columns.collect();
+        if columns.is_empty() {
+            return;
+        }
+        let added = self.files.values_mut().map(|add| &mut add.partition_values);
+        let removed = self.tombstones.values_mut().filter_map(|r| r.partition_values.as_mut());
+        for values in added.chain(removed) {
+            for column in &columns {
+                values.entry((*column).clone()).or_default();
+            }
+        }
+    }
+
     /// The active files, in the order in which the log names them.
     pub(crate) fn files(&self) -> impl Iterator<Item = &Add> {
         self.files.values()

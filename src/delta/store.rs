@@ -300,6 +300,15 @@ impl Lake {
         }
     }
 
+    /// Whether there is an object.
+    pub(super) async fn has(&self, path: &str) -> Result<bool> {
+        match self.store.head(&self.locate(path)?).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(fault("look for", path, error)),
+        }
+    }
+
     /// Some of the bytes of an object that is there.
     pub async fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         let location = self.locate(path)?;

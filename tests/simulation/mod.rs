@@ -60,8 +60,8 @@ fn planted(bug: Bug) -> Res<()> {
 /// any other; then all are tried.
 fn found_last(bug: Bug) -> Option<u64> {
     match bug {
-        Bug::NoFence => Some(5449),
-        Bug::ReadTwice => Some(7924),
+        Bug::NoFence => Some(2405),
+        Bug::ReadTwice => Some(10295),
         Bug::ForgetTruncate => Some(333),
         Bug::AnyEpochIsMine => Some(1074),
         _ => None,

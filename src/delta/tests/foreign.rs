@@ -6,7 +6,8 @@ use futures::TryStreamExt;
 use serde_json::json;
 
 use super::*;
-use crate::delta::actions::{self, Action, Add, DeletionVector, Remove};
+use crate::delta::actions::{self, Action, Add, DeletionVector, Protocol, Remove};
+use crate::delta::checkpoint;
 use crate::delta::deletes::VectorFile;
 use crate::delta::files::FileWriter;
 use crate::delta::log::commit_path;
@@ -205,6 +206,80 @@ async fn a_fence_stops_the_late_commit_and_not_the_next() {
     next.apply(&pairs_run(&[], &[(6, "f")])).await.expect("applied");
     commit(&mut next, 4).await;
     assert_eq!(read_pairs(&lake, "s/t").await.len(), 5);
+}
+
+/// Writes a checkpoint, and deletes all commits before `version`.
+async fn clean_up(lake: &Lake, before: i64) {
+    let mut snapshot = log::load(lake, "s/t").await.expect("a log").expect("a table");
+    checkpoint::write(lake, "s/t", &mut snapshot).await.expect("a checkpoint");
+    for version in 0..before {
+        lake.delete(&commit_path("s/t", version)).await.expect("deleted");
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_was_cleaned_up_is_not_free() {
+    let lake = Lake::memory();
+    let mut table = two_files(&lake).await;
+    table.apply(&pairs_run(&[5], &[(5, "e")])).await.expect("applied");
+    optimize(&lake, "s/t").await;
+    commit_foreign(&lake, "s/t", Vec::new()).await;
+    clean_up(&lake, 3).await;
+    let outcome = table.commit(&[("app".to_owned(), 3)], Map::new(), "WRITE").await;
+    assert!(matches!(outcome, Ok(Commit::Conflict(_))), "{outcome:?}");
+    assert_eq!(lake.get(&commit_path("s/t", 2)).await.expect("read"), None);
+    table.discard().await.expect("discarded");
+    table.apply(&pairs_run(&[5], &[(5, "e")])).await.expect("applied");
+    assert_eq!(commit(&mut table, 3).await, 4);
+    assert_eq!(read_pairs(&lake, "s/t").await.len(), 5);
+}
+
+#[tokio::test]
+async fn nor_is_it_while_somebody_else_goes_on() {
+    let lake = Lake::memory();
+    let mut zombie = two_files(&lake).await;
+    let mut next = Table::open(&lake, "s/t").await.expect("opened").expect("there");
+    zombie.apply(&pairs_run(&[], &[(5, "e")])).await.expect("applied");
+    next.apply(&pairs_run(&[], &[(6, "f")])).await.expect("applied");
+    commit(&mut next, 4).await;
+    commit_foreign(&lake, "s/t", Vec::new()).await;
+    clean_up(&lake, 3).await;
+    let outcome = zombie.commit(&[("app".to_owned(), 3)], Map::new(), "WRITE").await;
+    assert!(matches!(outcome, Ok(Commit::Conflict(_))), "{outcome:?}");
+    zombie.discard().await.expect("discarded");
+    let outcome = zombie.commit(&[("app".to_owned(), 3)], Map::new(), "WRITE").await;
+    assert!(matches!(outcome, Ok(Commit::Fenced { found: 4, .. })), "{outcome:?}");
+    assert_eq!(read_pairs(&lake, "s/t").await.len(), 5);
+}
+
+#[tokio::test]
+async fn a_log_may_begin_with_a_checkpoint() {
+    let lake = Lake::memory();
+    let mut table = two_files(&lake).await;
+    clean_up(&lake, 2).await;
+    table.apply(&pairs_run(&[1], &[(5, "e")])).await.expect("applied");
+    assert_eq!(commit(&mut table, 3).await, 2);
+    assert_eq!(read_pairs(&lake, "s/t").await.len(), 4);
+}
+
+/// delta-rs does so when it sets any property of a table of reader version 3.
+#[tokio::test]
+async fn a_feature_that_no_column_needs_is_no_fault() {
+    let lake = Lake::memory();
+    let mut table = two_files(&lake).await;
+    let names = || Some(vec!["variantType".to_owned()]);
+    let (min_reader_version, min_writer_version) = (3, 7);
+    let (reader_features, writer_features) = (names(), names());
+    let protocol =
+        Protocol { min_reader_version, min_writer_version, reader_features, writer_features };
+    commit_foreign(&lake, "s/t", vec![protocol.into()]).await;
+    table.refresh().await.expect("refreshed");
+    let snapshot = log::load(&lake, "s/t").await.expect("a log").expect("a table");
+    let mut metadata = snapshot.metadata;
+    metadata.schema_string = metadata.schema_string.replace("\"string\"", "\"variant\"");
+    commit_foreign(&lake, "s/t", vec![metadata.into()]).await;
+    let error = table.refresh().await.expect_err("a column of the feature");
+    assert!(error.full().contains("not supported"), "{}", error.full());
 }
 
 #[tokio::test]

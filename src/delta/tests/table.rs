@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::delta::{Merge, Unused};
+use crate::delta::{Merge, Unused, checkpoint};
 
 fn owned(rows: &[(i64, &str)]) -> Vec<(i64, String)> {
     rows.iter().map(|(id, v)| (*id, (*v).to_owned())).collect()
@@ -29,6 +29,23 @@ async fn rows_come_change_and_go() {
     commit(&mut again, 3).await;
     assert_eq!(read_pairs(&lake, "s/t").await, vec![]);
     assert_eq!((again.rows(), again.files()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_partition_of_null_survives_a_checkpoint() {
+    let lake = Lake::memory();
+    let columns = vec![column(1, "id", Type::Int64), column(2, "part", Type::Int32)];
+    let schema = table_schema(columns, Identity::Key(vec![0]));
+    let mut table = Table::create(&lake, "s/t");
+    table.partition_by(vec!["part".to_owned()]);
+    let rows = [vec![Value::Int(1), Value::Null]];
+    table.apply(&run(&schema, &[], &rows)).await.expect("applied");
+    commit(&mut table, 1).await;
+    let mut snapshot = log::load(&lake, "s/t").await.expect("a log").expect("a table");
+    checkpoint::write(&lake, "s/t", &mut snapshot).await.expect("a checkpoint");
+    let again = log::load(&lake, "s/t").await.expect("a log").expect("a table");
+    let values: Vec<_> = again.state.files().map(|add| add.partition_values.clone()).collect();
+    assert_eq!(values, [BTreeMap::from([("part".to_owned(), None)])]);
 }
 
 /// Patches, staged and read again, of values in the lake and in the run. A row whose patch doesn't
