@@ -23,14 +23,14 @@ use rustc_hash::FxHasher;
 
 pub(crate) use self::cache::Damaged;
 use self::cache::{Output, Shelf};
-use self::run::{Builder, Cursor, Run};
+use self::run::{Builder, Cursor, Entry, Run};
 pub(crate) use self::saved::{SavedFile, Segment};
 
 /// The number of a row, given when it is written to a file.
 pub(crate) type Place = u64;
 
 /// So many new entries, or bytes of their keys, are sorted into a run.
-const TAIL: usize = 64 << 10;
+const TAIL: usize = 256 << 10;
 const TAIL_BYTES: usize = 4 << 20;
 /// A run is at least so many times as large as all those after it together; or they are merged.
 const RATIO: u64 = 3;
@@ -298,25 +298,37 @@ fn merge(
         }
     }
     let (mut builder, mut single) = (Builder::new(output), true);
-    let mut last: Option<Vec<u8>> = None;
-    loop {
-        let least =
-            (0..cursors.len()).min_by(|a, b| cursors[*a].entry.key.cmp(&cursors[*b].entry.key));
-        let Some(least) = least else { break };
-        let cursor = &mut cursors[least];
-        if alive(cursor.entry.place) {
-            builder.push(&cursor.entry.key, cursor.entry.place)?;
-            match &mut last {
-                Some(last) if *last == cursor.entry.key => single = false,
-                Some(last) => last.clone_from(&cursor.entry.key),
-                None => last = Some(cursor.entry.key.clone()),
+    while let Some((least, next)) = two_least(&cursors) {
+        // Rows of a snapshot come by the order of their keys, so a run often is the least for long.
+        loop {
+            let Entry { key, place, .. } = &cursors[least].entry;
+            if alive(*place) {
+                single &= builder.push(key, *place)?;
             }
-        }
-        if !cursor.advance()? {
-            cursors.swap_remove(least);
+            if !cursors[least].advance()? {
+                cursors.swap_remove(least);
+                break;
+            }
+            if next.is_some_and(|next| cursors[next].entry.key < cursors[least].entry.key) {
+                break;
+            }
         }
     }
     Ok((builder.finish()?, single))
+}
+
+/// Which cursor is at the least key, and which one of the others.
+fn two_least(cursors: &[Cursor<'_>]) -> Option<(usize, Option<usize>)> {
+    let key = |cursor: usize| cursors[cursor].entry.key.as_slice();
+    let (mut least, mut next) = (0, None);
+    for cursor in 1..cursors.len() {
+        if key(cursor) < key(least) {
+            (least, next) = (cursor, Some(least));
+        } else if next.is_none_or(|next| key(cursor) < key(next)) {
+            next = Some(cursor);
+        }
+    }
+    (!cursors.is_empty()).then_some((least, next))
 }
 
 /// The numbers of keys in the ascending order of their bytes.

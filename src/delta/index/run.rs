@@ -22,8 +22,9 @@ use bytes::Bytes;
 use super::Place;
 use super::cache::{Blob, Damaged, Output};
 
-/// A block ends at this many bytes.
+/// A block ends at this many bytes, or entries: looking for a key goes through half of them.
 const BLOCK: usize = 2048;
+const BLOCK_ENTRIES: usize = 128;
 /// How many blocks that follow one another are read at once.
 const AHEAD: usize = 32;
 /// Ends every run; its last digit is the version of the form.
@@ -172,10 +173,8 @@ impl Run {
                 }
                 started = true;
             }
-            while cursor.entry.key.as_slice() < wanted {
-                if !cursor.advance()? {
-                    return Ok(());
-                }
+            if !cursor.seek(wanted)? {
+                return Ok(());
             }
             while cursor.entry.key == wanted {
                 hit(number, cursor.entry.place);
@@ -207,6 +206,8 @@ fn parse_fences(mut bytes: &[u8], end: u64) -> Option<Fences> {
 pub(super) struct Entry {
     /// Its key.
     pub(super) key: Vec<u8>,
+    /// How many bytes of it are said to be those of the entry before.
+    shared: usize,
     /// Where the row of that key was written to.
     pub(super) place: Place,
 }
@@ -221,6 +222,7 @@ impl Entry {
             return None;
         }
         let (suffix, left) = bytes.split_at_checked(rest)?;
+        self.shared = shared;
         self.key.truncate(shared);
         self.key.extend_from_slice(suffix);
         *bytes = left;
@@ -266,6 +268,23 @@ impl Cursor<'_> {
         Ok(true)
     }
 
+    /// Goes to the first entry, from the present one on, whose key is not less than `wanted`;
+    /// `false` when there is none.
+    fn seek(&mut self, wanted: &[u8]) -> Result<bool, Damaged> {
+        let mut common = shared(&self.entry.key, wanted);
+        while self.entry.key.get(common) < wanted.get(common) {
+            if !self.advance()? {
+                return Ok(false);
+            }
+            // An entry that shares more with the one before is less for the same reason.
+            let same = self.entry.shared;
+            if same <= common {
+                common = same + shared(&self.entry.key[same..], &wanted[same..]);
+            }
+        }
+        Ok(true)
+    }
+
     /// Goes to just before the first entry of a block.
     fn jump(&mut self, block: usize) -> Result<(), Damaged> {
         // Where the walk goes on in the next block it may well go on from there.
@@ -303,6 +322,8 @@ impl Cursor<'_> {
 pub(super) struct Builder {
     output: Output,
     block: Vec<u8>,
+    /// How many entries `block` has.
+    filled: usize,
     first: Vec<u8>,
     key: Vec<u8>,
     place: Place,
@@ -317,6 +338,7 @@ impl Builder {
         Self {
             output,
             block: Vec::with_capacity(BLOCK + 256),
+            filled: 0,
             first: Vec::new(),
             key: Vec::new(),
             place: 0,
@@ -326,19 +348,21 @@ impl Builder {
         }
     }
 
-    /// Appends an entry; keys don't descend.
+    /// Appends an entry; keys don't descend. Says whether its key is another than that of the entry
+    /// before.
     #[inline]
-    pub(super) fn push(&mut self, key: &[u8], place: Place) -> Result<(), Damaged> {
-        if self.block.len() >= BLOCK {
+    pub(super) fn push(&mut self, key: &[u8], place: Place) -> Result<bool, Damaged> {
+        if self.block.len() >= BLOCK || self.filled >= BLOCK_ENTRIES {
             self.end_block()?;
         }
-        if self.block.is_empty() {
+        let mut shared = shared(&self.key, key);
+        let other = self.entries == 0 || shared < key.len() || shared < self.key.len();
+        if self.filled == 0 {
             self.first.clear();
             self.first.extend_from_slice(key);
-            self.key.clear();
+            shared = 0;
             self.place = 0;
         }
-        let shared = self.key.iter().zip(key).take_while(|(a, b)| a == b).count();
         put_number(shared as u64, &mut self.block);
         put_number((key.len() - shared) as u64, &mut self.block);
         self.block.extend_from_slice(&key[shared..]);
@@ -347,8 +371,9 @@ impl Builder {
         self.key.truncate(shared);
         self.key.extend_from_slice(&key[shared..]);
         self.place = place;
+        self.filled += 1;
         self.entries += 1;
-        Ok(())
+        Ok(other)
     }
 
     fn end_block(&mut self) -> Result<(), Damaged> {
@@ -356,6 +381,7 @@ impl Builder {
         self.fences.push(&self.first, self.written, crc32fast::hash(&self.block));
         self.output.write(&self.block)?;
         self.block.clear();
+        self.filled = 0;
         Ok(())
     }
 
@@ -387,6 +413,20 @@ impl Builder {
         self.fences.keys.shrink_to_fit();
         Ok(Some(Run { blob, entries: self.entries, fences: self.fences, last: self.key.into() }))
     }
+}
+
+/// How many bytes two keys have in common at their beginning.
+#[inline]
+fn shared(a: &[u8], b: &[u8]) -> usize {
+    let mut at = 0;
+    for (a, b) in a.as_chunks().0.iter().zip(b.as_chunks().0) {
+        let differ = u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
+        if differ != 0 {
+            return at + differ.trailing_zeros() as usize / 8;
+        }
+        at += size_of::<u64>();
+    }
+    at + a[at..].iter().zip(&b[at..]).take_while(|(a, b)| a == b).count()
 }
 
 #[inline]
