@@ -1,15 +1,15 @@
 //! delta-rs as another writer of a table (`delta_rs.py`): a process that is asked one thing at a time.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::support::reader::python;
+use crate::support::reader::{lines, python};
 use crate::support::{Context, Res, until};
 
 /// How long it may take to answer.
@@ -51,15 +51,7 @@ impl DeltaRs {
         let mut child = command.spawn().context("starting delta-rs")?;
         let input = Some(child.stdin.take().ok_or("delta-rs has no input")?);
         let output = child.stdout.take().ok_or("delta-rs has no output")?;
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(Self { child, input, lines })
+        Ok(Self { child, input, lines: lines(output) })
     }
 
     /// Tells it what to do, and does not wait.

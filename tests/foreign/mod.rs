@@ -23,7 +23,7 @@ use lakeward::planted::{Bug, plant};
 
 use crate::support::jobs::Job;
 use crate::support::scene::check;
-use crate::support::{Context, Res, long, shortened};
+use crate::support::{Context, Res, long, number, shortened};
 use delta_rs::DeltaRs;
 use life::Life;
 
@@ -136,10 +136,6 @@ fn planted(bug: Bug) -> Res<()> {
         }
     }
     Err(format!("{bug:?} is not found"))
-}
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok()?.parse().ok()
 }
 
 /// Whether one life is looked at.

@@ -19,7 +19,7 @@ use std::time::Instant;
 use lakeward::planted::{Bug, plant, simulate_clock};
 
 use crate::support::jobs::Job;
-use crate::support::{Context, Res, long};
+use crate::support::{Context, Res, long, number};
 use world::Seen;
 
 /// How many threads run seeds.
@@ -66,10 +66,6 @@ fn found_last(bug: Bug) -> Option<u64> {
         Bug::AnyEpochIsMine => Some(1074),
         _ => None,
     }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok()?.parse().ok()
 }
 
 fn seeds() -> Res<()> {

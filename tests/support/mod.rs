@@ -96,6 +96,11 @@ impl Store {
     }
 }
 
+/// The number in an environment variable, where there is one.
+pub fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
 /// A setting the servers' script prints; without it a test fails, it is never skipped.
 pub fn variable(name: &str) -> Res<String> {
     std::env::var(name).map_err(|_| {

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -77,6 +77,19 @@ pub fn read(url: &str) -> Res<Option<LakeRows>> {
     }
 }
 
+/// What a process says, line by line: a reader of its own, so that one can stop waiting for it.
+pub fn lines(output: ChildStdout) -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
 impl Process {
     fn start() -> Res<Process> {
         let mut command = Command::new(python("duckdb")?);
@@ -84,15 +97,7 @@ impl Process {
         let mut child = command.spawn().context("starting the reader")?;
         let input = child.stdin.take().ok_or("the reader has no input")?;
         let output = child.stdout.take().ok_or("the reader has no output")?;
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(Process { child, input, lines })
+        Ok(Process { child, input, lines: lines(output) })
     }
 
     fn ask(&mut self, url: &str) -> Res<String> {

@@ -271,7 +271,7 @@ impl Cursor<'_> {
     /// Goes to the first entry, from the present one on, whose key is not less than `wanted`;
     /// `false` when there is none.
     fn seek(&mut self, wanted: &[u8]) -> Result<bool, Damaged> {
-        let mut common = shared(&self.entry.key, wanted);
+        let mut common = in_common(&self.entry.key, wanted);
         while self.entry.key.get(common) < wanted.get(common) {
             if !self.advance()? {
                 return Ok(false);
@@ -279,7 +279,7 @@ impl Cursor<'_> {
             // An entry that shares more with the one before is less for the same reason.
             let same = self.entry.shared;
             if same <= common {
-                common = same + shared(&self.entry.key[same..], &wanted[same..]);
+                common = same + in_common(&self.entry.key[same..], &wanted[same..]);
             }
         }
         Ok(true)
@@ -355,7 +355,7 @@ impl Builder {
         if self.block.len() >= BLOCK || self.filled >= BLOCK_ENTRIES {
             self.end_block()?;
         }
-        let mut shared = shared(&self.key, key);
+        let mut shared = in_common(&self.key, key);
         let other = self.entries == 0 || shared < key.len() || shared < self.key.len();
         if self.filled == 0 {
             self.first.clear();
@@ -417,7 +417,7 @@ impl Builder {
 
 /// How many bytes two keys have in common at their beginning.
 #[inline]
-fn shared(a: &[u8], b: &[u8]) -> usize {
+fn in_common(a: &[u8], b: &[u8]) -> usize {
     let mut at = 0;
     for (a, b) in a.as_chunks().0.iter().zip(b.as_chunks().0) {
         let differ = u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
