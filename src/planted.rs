@@ -58,11 +58,13 @@ pub enum Bug {
     LoseMoved,
     /// A version of a log that another writer has cleaned up is taken for free.
     TakeCleanedUp,
+    /// What is deleted while its file is compacted comes back.
+    Undelete,
 }
 
 impl Bug {
     /// Those that the simulation finds.
-    pub const ALL: [Bug; 24] = [
+    pub const ALL: [Bug; 25] = [
         Bug::SkipChange,
         Bug::IgnoreHeld,
         Bug::AcknowledgeEarly,
@@ -87,6 +89,7 @@ impl Bug {
         Bug::ReadTwice,
         Bug::ForgetTruncate,
         Bug::LeaveAtOnce,
+        Bug::Undelete,
     ];
 
     /// Those that lives beside another writer find.

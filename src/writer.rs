@@ -23,6 +23,7 @@ use crate::verify::Findings;
 
 mod applying;
 mod cadence;
+mod compacting;
 mod maintain;
 mod size;
 mod slot;
@@ -240,7 +241,7 @@ impl<P: Position> Writer<P> {
 
     /// What the indexes of all tables take of memory, and a merge that is under way, in bytes.
     pub fn memory(&self) -> usize {
-        let merging = self.tables.values().any(Slot::is_merging);
+        let merging = self.tables.values().any(|slot| slot.is_merging() || slot.is_compacting());
         self.index_size() + if merging { self.merging.cadence.bytes } else { 0 }
     }
 
@@ -258,18 +259,16 @@ impl<P: Position> Writer<P> {
         self.tables.get(id).is_none_or(Slot::is_at_rest)
     }
 
-    /// Whether a merge has ended, and waits for a flush that commits it.
+    /// Whether a merge or a compaction has ended, and waits for a flush that commits it.
     pub fn is_merged(&self) -> bool {
-        self.tables.values().any(Slot::is_merged)
+        self.tables.values().any(|slot| slot.is_merged() || slot.is_compacted())
     }
 
     /// Starts the merge of a table whose turn it is, if none is under way; of any that has staged
-    /// changes, if `now`.
+    /// changes, if `now`. Where there is nothing to merge, it starts a compaction.
     pub fn start_merge(&mut self, now: bool) {
-        for slot in self.tables.values_mut() {
-            if slot.is_merging() {
-                return;
-            }
+        if self.tables.values().any(|slot| slot.is_merging() || slot.is_compacting()) {
+            return;
         }
         for (id, slot) in &mut self.tables {
             slot.start_merge(&self.lake, self.merging.cadence, now);
@@ -277,6 +276,24 @@ impl<P: Position> Writer<P> {
                 let member = self.members.get(id).filter(|member| member.state.is_whole());
                 let held = member.and_then(|member| member.held.clone());
                 self.merging_to.insert(id.clone(), held);
+                return;
+            }
+        }
+        self.start_compaction();
+    }
+
+    /// Starts a compaction where one is worth it: of the table whose last one is the longest ago.
+    fn start_compaction(&mut self) {
+        let now = Instant::now();
+        if self.tables.values().any(|slot| slot.rest().is_some_and(|rest| now < rest)) {
+            return;
+        }
+        let due = self.tables.values_mut().filter(|slot| slot.is_compaction_due());
+        let mut slots: Vec<_> = due.collect();
+        slots.sort_by_key(|slot| slot.rest());
+        for slot in slots {
+            slot.start_compaction(self.merging.cadence.worth);
+            if slot.is_compacting() {
                 return;
             }
         }
@@ -346,8 +363,12 @@ impl<P: Position> Writer<P> {
             slot.paused = plan.members.get(id).is_some_and(|m| m.state == State::Paused);
         }
         self.apply(std::mem::take(&mut plan.work)).await?;
-        for slot in self.tables.values_mut() {
+        for (id, slot) in &mut self.tables {
             slot.take_in(self.merging.cadence).await?;
+            match plan.members.get(id).is_some_and(|member| member.state.is_kept()) {
+                true => slot.take_in_compaction().await?,
+                false => slot.drop_compaction(),
+            }
         }
         let (missing, lost) = self.take_findings(&mut plan);
         let commits: BTreeMap<TableId, Before<P>> =

@@ -118,6 +118,29 @@ impl Index {
         self.next += rows;
     }
 
+    /// An index of so many rows to come, for which the next places are kept: it is filled apart from
+    /// this one, stays in memory, and may be [taken in](Self::take_in) or left.
+    pub(crate) fn apart(&mut self, rows: u64) -> Self {
+        let (shelf, next) = (self.shelf.in_memory(), self.next);
+        self.next += rows;
+        Self { next, number: self.number, blank: self.blank, ..Self::new(shelf, self.unique) }
+    }
+
+    /// Takes in what an index [apart](Self::apart) of this one notes; `false` when it is of another.
+    ///
+    /// # Errors
+    /// When runs can't be merged.
+    pub(crate) fn take_in(&mut self, mut part: Self) -> Result<bool, Damaged> {
+        if part.number != self.number {
+            return Ok(false);
+        }
+        self.seal()?;
+        part.seal()?;
+        self.unsaved += part.unsaved;
+        self.runs.append(&mut part.runs);
+        Ok(true)
+    }
+
     /// Notes a row of `key`, which gets the next place.
     ///
     /// # Errors

@@ -16,12 +16,15 @@ use super::view::{DataFile, FileId};
 /// a row is rewritten once a class on its way into a large file (a size-tiered merge).
 const SMALL: i64 = 16 << 20;
 /// So many files of a class are one too many.
-const FOLD: usize = 8;
+pub(super) const FOLD: usize = 8;
 /// The number of classes.
 const CLASSES: usize = 4;
+/// In tables that are merged by deletion vectors, files of this class and above are not rewritten within
+/// a merge, which nobody should wait for, but [beside it](super::compact).
+pub(super) const COMPACTED: usize = 3;
 /// A file is rewritten without its deleted rows when there are more than so many of them, and they
 /// are more than so many of a hundred.
-const DELETED_ROWS: u64 = 4096;
+pub(super) const DELETED_ROWS: u64 = 4096;
 const DELETED_PERCENT: u64 = 30;
 
 /// The property that tells other engines to delete by vectors, too.
@@ -78,7 +81,7 @@ pub(super) struct Choice {
 }
 
 /// The class of a small file of `size` bytes; `None` when it is a large one.
-fn class(size: i64) -> Option<usize> {
+pub(super) fn class(size: i64) -> Option<usize> {
     let limit = |class: usize| SMALL / (FOLD as i64).pow((CLASSES - 1 - class) as u32);
     (0..CLASSES).find(|class| size < limit(*class))
 }
@@ -105,6 +108,7 @@ impl Table {
             }
             let touched = doomed > 0 && self.is_rewritten(file, doomed);
             match class(file.add.size) {
+                None | Some(COMPACTED..) if self.merge == Merge::DeletionVectors => {}
                 None if touched => choice.alone.push(id),
                 None => {}
                 Some(_) if touched => choice.together.push(id),
@@ -122,15 +126,6 @@ impl Table {
             }
         }
         choice.together.sort_unstable();
-        if self.merge == Merge::DeletionVectors {
-            // Rows that go from everywhere make all large files lose as many: no merge is to wait for
-            // more than one of them.
-            let losses = |id: &FileId| {
-                let doomed = plan.doomed.get(id).map_or(0, Vec::len);
-                self.view.file(*id).map_or(0, |file| file.deleted().len() + doomed as u64)
-            };
-            choice.alone = choice.alone.into_iter().max_by_key(losses).into_iter().collect();
-        }
         choice
     }
 

@@ -8,13 +8,14 @@
 //! files don't hold;
 //! `index` (filled by `lookup`) and `view` know where each row is, `merge` decides what becomes of the old ones,
 //! `compare` compares them with the source's,
-//! `rewrite` makes the new files from what `gather` puts together, `remake` gives all rows other values, `deletes` (in `z85`) marks rows
+//! `rewrite` makes the new files from what `gather` puts together, `compact` makes few of many beside it, in the order of `ordered`, `remake` gives all rows other values, `deletes` (in `z85`) marks rows
 //! of files that stay; `rebase` takes up what other writers commit, `vacuum` finds old files.
 
 mod actions;
 mod checkpoint;
 mod clock;
 mod commit;
+mod compact;
 mod compare;
 mod conform;
 mod deletes;
@@ -24,6 +25,7 @@ mod index;
 mod log;
 mod lookup;
 mod merge;
+mod ordered;
 mod partition;
 mod protocol;
 mod read;
@@ -43,6 +45,7 @@ mod view;
 mod z85;
 
 pub use commit::Commit;
+pub use compact::{Compacted, Compaction, Worth};
 pub use compare::{Difference, Seen};
 pub use index::cache::Cache;
 pub use merge::Merge;

@@ -126,7 +126,7 @@ impl Table {
         let reader = FileReader::open(&self.lake, &self.path, &file.add).await?;
         let mut batches = reader.batches(&plan.wanted, None)?;
         let gone: Vec<u64> = file.deleted().iter().collect();
-        let mut draft = Draft::new(self, &plan.layout, &values.collect());
+        let mut draft = Draft::new(&self.lake, &self.path, &plan.layout, &values.collect());
         let mut next = 0;
         while let Some(batch) = batches.try_next().await? {
             let end = next + batch.num_rows() as u64;

@@ -15,23 +15,26 @@ use lakeward_connectors::{Error, Result, TableSchema};
 use parquet::file::metadata::RowGroupMetaData;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::actions::Add;
 use super::deletes::Rows;
 use super::files::{FileWriter, Written};
 use super::gather::{Gather, arrow_fault};
 use super::index::{Found, Index, Place, Segment, fingerprint};
 use super::lookup::{has_key, unusable};
-use super::merge::Choice;
+use super::merge::{Choice, Merge};
+use super::ordered::Ordered;
 use super::partition::{self, Values};
 use super::read::{Batches, FileReader, VALUE_BYTES};
 use super::schema::Layout;
 use super::stats;
+use super::store::Lake;
 use super::table::Table;
 use super::view::{DataFile, FileId};
 use crate::collapse::{Collapsed, From, NewRow, Removal};
 
 /// A file is full at this size or this many rows.
-const FULL_BYTES: usize = 96 << 20;
-const FULL_ROWS: u64 = 1_000_000;
+pub(super) const FULL_BYTES: usize = 96 << 20;
+pub(super) const FULL_ROWS: u64 = 1_000_000;
 /// How many new rows are gathered at once, and how many bytes of those that carry values.
 const CHUNK: usize = 8192;
 const CHUNK_BYTES: usize = 32 << 20;
@@ -67,6 +70,7 @@ pub(super) struct Plan {
 }
 
 /// A new file and the places of its rows.
+#[derive(Debug)]
 pub(super) struct Output {
     pub(super) written: Written,
     pub(super) segments: Vec<Segment>,
@@ -144,6 +148,12 @@ impl Table {
                 false if row.optional => {}
                 false => plan.missing.push(run.keys.get(row.key).to_vec()),
             }
+        }
+        // Files in the order of their keys stay so as they become few, and are soon searched. Rows
+        // that take nobody's place come in their source's order, and are written as they are.
+        if unique && !plan.doomed.is_empty() {
+            let key = |number: &usize| run.rows.get(*number).map(|row| run.keys.get(row.key));
+            plan.rows.sort_by(|a, b| key(a).cmp(&key(b)));
         }
         // Rows that carry values come last, in the order in which those lie in the lake.
         if !plan.carried.is_empty() {
@@ -250,12 +260,20 @@ impl Table {
     ) -> Result<()> {
         let layout = self.known_layout()?;
         for id in &choice.alone {
-            let mut draft = Draft::new(self, &layout, &self.values_of(*id));
+            let mut draft = Draft::new(&self.lake, &self.path, &layout, &self.values_of(*id));
             self.copy(*id, plan, &layout, index, &mut draft).await?;
             outputs.extend(draft.finish().await?);
         }
+        let together = match self.merge {
+            // Those keep their order: new rows get a file of their own.
+            Merge::DeletionVectors => {
+                self.join_files(&choice.together, plan, &layout, index, outputs).await?;
+                &[][..]
+            }
+            Merge::Rewrite => &choice.together,
+        };
         let mut drafts = Drafts { table: self, layout: &layout, open: BTreeMap::new() };
-        for id in &choice.together {
+        for id in together {
             let draft = drafts.of(&self.values_of(*id), outputs).await?;
             self.copy(*id, plan, &layout, index, draft).await?;
         }
@@ -289,6 +307,39 @@ impl Table {
             }
         }
         drafts.finish(outputs).await
+    }
+
+    /// Writes small files as one, a partition at a time, in the order of their keys.
+    async fn join_files(
+        &self,
+        files: &[FileId],
+        plan: &Plan,
+        layout: &Arc<Layout>,
+        index: &mut Index,
+        outputs: &mut Vec<Output>,
+    ) -> Result<()> {
+        let schema = self.known_schema()?;
+        let mut partitions: BTreeMap<Values, Vec<(&Add, Vec<u64>)>> = BTreeMap::new();
+        for (id, file) in files.iter().filter_map(|id| Some((*id, self.view.file(*id)?))) {
+            let files = partitions.entry(file.add.partition_values.clone()).or_default();
+            files.push((&file.add, self.gone(id, plan)));
+        }
+        for (values, files) in partitions {
+            let mut rows = Ordered::open(&self.lake, &self.path, &schema, layout, files).await?;
+            let mut draft = Draft::new(&self.lake, &self.path, layout, &values);
+            while let Some(part) = rows.next().await? {
+                if draft.is_full() {
+                    let next = Draft::new(&self.lake, &self.path, layout, &values);
+                    outputs.extend(std::mem::replace(&mut draft, next).finish().await?);
+                }
+                draft.write(&part.rows, index.next()).await?;
+                for number in 0..part.keys.len() as u32 {
+                    index.push(part.keys.get(number)).map_err(unusable)?;
+                }
+            }
+            outputs.extend(draft.finish().await?);
+        }
+        Ok(())
     }
 
     /// The partition of a file.
@@ -441,7 +492,8 @@ impl Drafts<'_> {
         {
             outputs.extend(full.finish().await?);
         }
-        let new = || Draft::new(self.table, self.layout, values);
+        let Table { lake, path, .. } = self.table;
+        let new = || Draft::new(lake, path, self.layout, values);
         Ok(self.open.entry(values.clone()).or_insert_with(new))
     }
 
@@ -461,9 +513,8 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn new(table: &Table, layout: &Arc<Layout>, values: &Values) -> Self {
-        let writer = FileWriter::new(&table.lake, &table.path, layout, values);
-        Self { writer, segments: Vec::new() }
+    pub(super) fn new(lake: &Lake, table: &str, layout: &Arc<Layout>, values: &Values) -> Self {
+        Self { writer: FileWriter::new(lake, table, layout, values), segments: Vec::new() }
     }
 
     fn is_full(&self) -> bool {
@@ -471,7 +522,7 @@ impl Draft {
     }
 
     /// Appends rows with consecutive places, from `place` on.
-    async fn write(&mut self, batch: &RecordBatch, place: Place) -> Result<()> {
+    pub(super) async fn write(&mut self, batch: &RecordBatch, place: Place) -> Result<()> {
         let (first, rows) = (self.writer.rows(), batch.num_rows() as u64);
         self.writer.write(batch).await?;
         self.note(Segment { first, place, rows });
@@ -557,7 +608,7 @@ fn brought(outputs: &[Output], rows: u64) -> u64 {
 }
 
 /// The columns of a batch that keys are made of.
-fn key_arrays<'a>(
+pub(super) fn key_arrays<'a>(
     schema: &TableSchema,
     layout: &Layout,
     batch: &'a RecordBatch,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::applying::Found;
+use crate::delta::Worth;
 
 /// An average goes by about so many merges: a single one that folds small files, as every table needs
 /// now and then, makes no table slow.
@@ -18,18 +19,25 @@ pub struct Cadence {
     pub amplified: u64,
     /// How many bytes of changes are merged at once.
     pub bytes: usize,
+    /// What files are compacted for, beside the stream.
+    pub worth: Worth,
 }
 
 impl Default for Cadence {
     fn default() -> Self {
-        Self { slow: Duration::from_secs(1), amplified: 4, bytes: 64 << 20 }
+        Self {
+            slow: Duration::from_secs(1),
+            amplified: 4,
+            bytes: 64 << 20,
+            worth: Worth::default(),
+        }
     }
 }
 
 impl Cadence {
-    /// One by which every merge counts as slow.
+    /// One by which every merge counts as slow, and anything is worth a compaction.
     pub fn every_change(bytes: usize) -> Self {
-        Self { slow: Duration::ZERO, amplified: 0, bytes }
+        Self { slow: Duration::ZERO, amplified: 0, bytes, worth: Worth::ANYTHING }
     }
 }
 

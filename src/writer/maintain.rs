@@ -55,6 +55,7 @@ impl<P: Position> Writer<P> {
         let lake = self.lake.clone();
         let due = self.tables.iter_mut().find(|(_, slot)| {
             let idle = slot.table().is_some_and(|table| !table.has_pending());
+            let idle = idle && !slot.is_compacting();
             idle && now.saturating_duration_since(slot.maintained) >= INTERVAL
         });
         let Some((id, slot)) = due else { return Ok(false) };

@@ -20,9 +20,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::applying::{self, Applying, Found, merge, open};
 use super::cadence::{Cadence, Effort};
+use super::compacting::Compacting;
 use super::size::{Committed, Size};
 use crate::buffer::Step;
-use crate::delta::{Lake, Merge, Origin, Table};
+use crate::delta::{Lake, Merge, Origin, Table, Worth};
 use crate::epoch::State;
 use crate::pipeline::now_ms;
 use crate::planted::{self, Bug};
@@ -71,6 +72,7 @@ pub(super) struct Slot {
     /// `None` while it is being merged.
     table: Option<Table>,
     merging: Option<AbortOnDropHandle<Merged>>,
+    compacting: Compacting,
     /// Changes that are durable and not merged, the oldest first.
     pub(super) staged: Vec<Staged>,
     /// How many of `staged` an epoch file names.
@@ -126,6 +128,7 @@ impl Slot {
             had: table.rows(),
             table: Some(table),
             merging: None,
+            compacting: Compacting::default(),
             staged: Vec::new(),
             named: 0,
             merged: Vec::new(),
@@ -184,6 +187,7 @@ impl Slot {
     pub(super) fn take_turn(&mut self) -> Committed {
         let Some(table) = &self.table else { return Committed::default() };
         let turn = std::mem::take(&mut self.turn);
+        self.compacting.committed();
         let (had, has) = (self.had, table.rows());
         self.had = has;
         let went = (had + turn.came).saturating_sub(has);
@@ -195,9 +199,9 @@ impl Slot {
         (self.staged.is_empty() || self.paused) && self.is_at_rest()
     }
 
-    /// Whether nothing is merged, or being merged, that waits for its commit.
+    /// Whether nothing is merged or compacted, or being so, that waits for its commit.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.merged.is_empty() && self.merging.is_none()
+        self.merged.is_empty() && self.merging.is_none() && !self.is_compacting()
     }
 
     /// Whether a merge is under way.
@@ -208,6 +212,50 @@ impl Slot {
     /// Whether a merge has ended and waits to be [taken in](Self::take_in).
     pub(super) fn is_merged(&self) -> bool {
         self.merging.as_ref().is_some_and(|merging| merging.is_finished())
+    }
+
+    /// Whether a compaction is under way.
+    pub(super) fn is_compacting(&self) -> bool {
+        self.compacting.is_under_way()
+    }
+
+    /// Whether a compaction has ended and waits to be [taken in](Self::take_in_compaction).
+    pub(super) fn is_compacted(&self) -> bool {
+        self.compacting.is_done() && self.table.is_some()
+    }
+
+    /// Whether it may have something to compact.
+    pub(super) fn is_compaction_due(&self) -> bool {
+        self.compacting.is_due()
+    }
+
+    /// Until when no table is to be compacted because this one was.
+    pub(super) fn rest(&self) -> Option<Instant> {
+        self.compacting.rest()
+    }
+
+    /// Starts a compaction, if anything is worth it.
+    pub(super) fn start_compaction(&mut self, worth: Worth) {
+        let free = !self.paused && self.staged.is_empty() && self.fault.is_none();
+        if let Some(table) = self.table.as_mut().filter(|_| free) {
+            self.compacting.start(table, worth);
+        }
+    }
+
+    /// Gives up a compaction that is under way.
+    pub(super) fn drop_compaction(&mut self) {
+        self.compacting = Compacting::default();
+    }
+
+    /// Takes in a compaction that has ended, so that the table can be committed.
+    ///
+    /// # Errors
+    /// When the store did not answer.
+    pub(super) async fn take_in_compaction(&mut self) -> Result<()> {
+        if let Some(table) = &mut self.table {
+            self.size.copied += self.compacting.take_in(table).await?;
+        }
+        Ok(())
     }
 
     /// Takes up steps: applies or stages them. A table that can't go on is noted, and stops at the
@@ -327,6 +375,7 @@ impl Slot {
         self.fault = Some(fault);
         self.turn = Committed::default();
         self.comparison.void();
+        self.drop_compaction();
         self.home().await?;
         self.discard().await
     }

@@ -19,7 +19,7 @@ use super::slot::Slot;
 use crate::buffer::Step;
 use crate::delta::tests::foreign::optimize;
 use crate::delta::tests::read_batches;
-use crate::delta::{Cache, Commit, Lake, Merge, Table};
+use crate::delta::{Cache, Commit, Lake, Merge, Table, Worth};
 use crate::shape::{ColumnFilter, Filter, Mask, MaskKey, Mode, PartitionBy, Shape};
 use crate::staged::Staged;
 
@@ -352,6 +352,7 @@ impl Life {
         self.slot.take_in(self.cadence).await.expect("taken in");
         self.read_missing().await;
         self.slot.take_in(self.cadence).await.expect("taken in");
+        self.slot.take_in_compaction().await.expect("taken in");
         self.slot.name_staged();
         let staged = self.slot.staged.clone();
         self.epoch += 1;
@@ -359,13 +360,14 @@ impl Life {
         if let Some(table) = self.slot.table_mut().filter(|_| pending) {
             let txns = [("app".to_owned(), self.epoch)];
             match table.commit(&txns, Map::new(), "WRITE").await.expect("a commit") {
-                Commit::Done { .. } => {}
+                Commit::Done { .. } => drop(self.slot.take_turn()),
                 // Somebody else's commit got in the way: the source starts over.
                 _ => return self.crash().await,
             }
         }
         let merged = self.slot.take_merged();
         self.lake.forget(merged.into_iter().map(|file| file.path).collect()).await;
+        self.slot.start_compaction(Worth::ANYTHING);
         self.durable = (self.now.clone(), staged);
         self.since.clear();
     }
@@ -412,6 +414,10 @@ impl Life {
             }
             self.slot.start_merge(&self.lake, self.cadence, true);
             while self.slot.is_merging() && !self.slot.is_merged() {
+                tokio::task::yield_now().await;
+            }
+            while !self.slot.is_merging() && self.slot.is_compacting() && !self.slot.is_compacted()
+            {
                 tokio::task::yield_now().await;
             }
             self.flush_all().await;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lakeward::delta::{Cache, Merge};
+use lakeward::delta::{Cache, Merge, Worth};
 use lakeward::pipeline::{DroppedTables, Settings};
 use lakeward::writer::{Cadence, Merging};
 use lakeward_connectors::TableId;
@@ -116,7 +116,7 @@ impl Shape {
             index: if chance.happens(0.3) { 300 } else { 1 << 20 },
             cadence: match chance.happens(0.4) {
                 true => Cadence::every_change(1 + chance.below(4000) as usize),
-                false => Cadence::default(),
+                false => Cadence { worth: Worth::ANYTHING, ..Cadence::default() },
             },
         }
     }

@@ -129,6 +129,11 @@ pub(crate) struct Shelf {
 }
 
 impl Shelf {
+    /// The same, of an index that stays in memory.
+    pub(super) fn in_memory(&self) -> Self {
+        Self { cache: self.cache.clone().limited(usize::MAX), path: self.path.clone() }
+    }
+
     /// How many new entries are worth saving an index.
     pub(super) fn worth(&self) -> u64 {
         self.cache.worth

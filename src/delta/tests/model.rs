@@ -10,9 +10,9 @@ use super::faults::{FailingStore, Fault};
 use super::foreign::{delete, optimize};
 use super::*;
 use crate::collapse::From;
-use crate::delta::Cache;
 use crate::delta::actions::Metadata;
 use crate::delta::log::hint_path;
+use crate::delta::{Cache, Compacted, Worth};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -38,6 +38,8 @@ enum Step {
     Optimize,
     /// Somebody else deletes a row by a deletion vector.
     Delete(usize),
+    /// A compaction begins, or one that has begun before is taken in.
+    Compact,
     /// The mode of merging is another one from here on.
     Merge(Merge),
     LoseHint,
@@ -69,6 +71,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Refresh),
         1 => Just(Step::Optimize),
         2 => (0_usize..64).prop_map(Step::Delete),
+        4 => Just(Step::Compact),
         1 => merge().prop_map(Step::Merge),
         1 => Just(Step::LoseHint),
         2 => Just(Step::SaveIndex),
@@ -100,6 +103,7 @@ struct Life {
     partitioned: bool,
     epoch: i64,
     columns: u32,
+    compacted: Option<Compacted>,
 }
 
 const PATH: &str = "s/t";
@@ -138,6 +142,7 @@ impl Life {
             partitioned,
             epoch: 0,
             columns: 3,
+            compacted: None,
         }
         .partition()
     }
@@ -191,6 +196,7 @@ impl Life {
             }
             Step::Optimize if self.committed.is_some() => optimize(&self.lake, PATH).await,
             Step::Delete(pick) if self.committed.is_some() => self.delete(pick).await,
+            Step::Compact => self.compact().await,
             Step::Merge(merge) => {
                 self.merge = merge;
                 self.table.set_merge(merge);
@@ -204,6 +210,19 @@ impl Life {
         }
         assert_eq!(self.table.rows(), self.pending.rows.len() as u64);
         self.compare().await;
+    }
+
+    /// What is deleted between the two steps must not come back.
+    async fn compact(&mut self) {
+        match self.compacted.take() {
+            Some(compacted) => drop(self.table.compacted(compacted).await.expect("taken in")),
+            None => {
+                if let Some(compaction) = self.table.compaction(Worth::ANYTHING) {
+                    // Another writer's OPTIMIZE deletes what it has replaced.
+                    self.compacted = compaction.run().await.ok();
+                }
+            }
+        }
     }
 
     async fn delete(&mut self, pick: usize) {
