@@ -1,6 +1,8 @@
 //! What is written during the kills, on whatever server: tables of every kind, big ones whose
 //! snapshot takes long enough to be killed in, and a ledger.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::support::daemon::{Setup, Source};
@@ -25,6 +27,10 @@ pub trait Load: Sync {
     fn grow(&self) -> Res<()>;
     /// Changes rows all over the big tables.
     fn change_big(&self) -> Res<()>;
+    /// Changes so many rows of large files that those are compacted.
+    fn churn(&self, _random: u32) -> Res<()> {
+        Ok(())
+    }
     /// A connection that writes.
     fn writer(&self) -> Res<Box<dyn Writer>>;
     /// Whether the table of the lake at `url` equals this one.
@@ -93,11 +99,15 @@ impl Origin {
 /// Every way of taking up changes: at once or staged, by rewriting or by deletion vectors.
 const MERGING: &[(&str, &str)] = &[
     ("upsert", DELETION_VECTORS),
+    ("churned", DELETION_VECTORS),
     ("other", "merge_interval = \"700ms\""),
     ("keyless", DELETION_VECTORS),
     ("keyless", "merge_interval = \"300ms\""),
     ("big_text", "merge_interval = \"1s\""),
 ];
+
+/// Files of so many bytes are not replaced within a merge by deletion vectors.
+const LARGE: u64 = 2 << 20;
 
 /// One load, one source, one daemon.
 pub struct Field<'a> {
@@ -144,6 +154,23 @@ impl<'a> Field<'a> {
 
     pub fn epoch(&self) -> Res<u64> {
         self.setup.lake.newest(&["_lakeward", &self.source, "epochs"])
+    }
+
+    /// How many large files of a table have been replaced by others: a merge by deletion vectors does
+    /// not, compaction does.
+    pub fn compacted(&self, table: &str) -> Res<usize> {
+        let (mut sizes, mut replaced) = (BTreeMap::new(), 0);
+        for (_, actions) in self.setup.lake.log(&self.source, self.load.schema(), table)? {
+            let of = |kind: &'static str| actions.iter().filter_map(move |action| action.get(kind));
+            let added: BTreeMap<_, _> =
+                of("add").map(|add| (add["path"].to_string(), add["size"].as_u64())).collect();
+            let gone = of("remove").map(|remove| remove["path"].to_string());
+            let gone: Vec<_> = gone.filter(|path| !added.contains_key(path)).collect();
+            let size = |path: &String| sizes.get(path).copied().flatten();
+            replaced += gone.iter().filter(|path| size(path) >= Some(LARGE)).count();
+            sizes.extend(added);
+        }
+        Ok(replaced)
     }
 
     /// The versions of all tables, summed: it grows with every commit.

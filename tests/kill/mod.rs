@@ -95,7 +95,7 @@ pub fn jobs(select: &dyn Fn(&str) -> bool) -> Vec<Job> {
 
 fn run(plan: Plan, name: &str) -> Res<()> {
     let mut histogram = Histogram::default();
-    let mut rounds = 0;
+    let (mut rounds, mut compacted) = (0, 0);
     let started = Instant::now();
     let origin = load::origin(plan.server)?;
     while !plan.done(&histogram) {
@@ -103,6 +103,9 @@ fn run(plan: Plan, name: &str) -> Res<()> {
         let label = format!("kill_{:?}_{}_{rounds}", plan.kind, plan.store.name());
         let field = Field::new(&origin, plan.store, &label.to_lowercase())?;
         round(plan, &field, &mut histogram)?;
+        if field.load.tables().contains(&"churned") {
+            compacted += field.compacted("churned")?;
+        }
         rounds += 1;
         check(histogram.total() <= 8 * plan.kills, || {
             format!("too few kills hit what they were to hit:\n{histogram}")
@@ -110,6 +113,10 @@ fn run(plan: Plan, name: &str) -> Res<()> {
     }
     let seconds = started.elapsed().as_secs();
     eprintln!("\n{name}: {rounds} rounds, {seconds} s, kills by step of the flush:\n{histogram}");
+    if plan.server.is_postgres() && plan.kind == Kind::Stream {
+        eprintln!("    {compacted:5}  large files compacted meanwhile");
+        check(compacted > 0, || "no file was compacted".to_owned())?;
+    }
     Ok(())
 }
 
@@ -153,7 +160,10 @@ fn kills(plan: Plan, field: &Field, ledger: &Ledger, histogram: &mut Histogram) 
         let mut daemon = field.setup.start()?;
         disturb(field, ledger, histogram.total())?;
         match plan.kind {
-            Kind::Stream => moment(field, &mut daemon, n)?,
+            Kind::Stream => {
+                field.load.churn(fastrand::u32(..))?;
+                moment(field, &mut daemon, n)?;
+            }
             Kind::Snapshot => {
                 field.load.change_big()?;
                 snapshot_moment(field, &mut daemon, n)?;

@@ -18,6 +18,9 @@ const SCHEMA: &str = "\
     create table keyless(a int, b text); \
     alter table keyless replica identity full; \
     insert into keyless select g % 4, 'k' from generate_series(1, 60) g; \
+    create table churned(id int primary key, v text); \
+    insert into churned select g, (select string_agg(md5(random()::text || g || i), '') \
+        from generate_series(1, 8) i) from generate_series(1, 20000) g; \
     create table ledger(seq bigint not null, payload text not null); \
     alter table ledger replica identity full";
 
@@ -60,7 +63,7 @@ impl Load for PostgresLoad {
     }
 
     fn tables(&self) -> &'static [&'static str] {
-        &["upsert", "other", "keyless", "ledger"]
+        &["upsert", "other", "keyless", "churned", "ledger"]
     }
 
     fn big_tables(&self) -> &'static [&'static str] {
@@ -74,6 +77,14 @@ impl Load for PostgresLoad {
     fn change_big(&self) -> Res<()> {
         self.pg.exec("update big_int set v = 'w' || v where id % 977 = 3")?;
         self.pg.exec("delete from big_text where k like 'ab%' and v < '3'")
+    }
+
+    fn churn(&self, random: u32) -> Res<()> {
+        self.pg.exec(&format!(
+            "update churned set v = (select string_agg(md5(random()::text || id || i), '') \
+             from generate_series(1, 8) i) where id % 4 = {}",
+            random % 4
+        ))
     }
 
     fn writer(&self) -> Res<Box<dyn Writer>> {

@@ -26,7 +26,7 @@ use world::Seen;
 const THREADS: usize = 2;
 
 /// Seeds of a usual run, and of a long one.
-const SEEDS: u64 = 5_000;
+const SEEDS: u64 = 20_000;
 const LONG_SEEDS: u64 = 1_000_000;
 
 /// Within so many seeds a planted bug has to show.
