@@ -85,8 +85,9 @@ impl Load for MongoDbLoad<'_> {
 
     fn grow(&self) -> Res<()> {
         // The stand-in reads a range of keys by looking at every document: more takes it minutes.
-        let big = (1..=15_000).map(|n| doc! { "_id": n, "v": format!("{n:032x}") });
-        let text = (1..=10_000_u64).map(|n| {
+        let (ints, texts) = if mongodb::is_real() { (150_000, 60_000) } else { (6_000, 4_000_u64) };
+        let big = (1..=ints).map(|n| doc! { "_id": n, "v": format!("{n:032x}") });
+        let text = (1..=texts).map(|n| {
             let key = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
             doc! { "_id": format!("{key:016x}"), "v": n.to_string().repeat(10) }
         });
