@@ -33,7 +33,7 @@ def total(metrics, name):
 class Lakeward:
     """Used as a context it is a daemon, which is asked to stop at the end."""
 
-    def __init__(self, source, folder, name, merge="rewrite", tables=None, flush_interval="5s"):
+    def __init__(self, source, folder, name, merge="rewrite", tables=None, flush_interval="5s", retention="7d"):
         self.source, self.name, self.daemon = source, name, None
         self.lake, self.config = f"{folder}/lake", os.path.join(folder, f"{name}.toml")
         with socket.socket() as s:
@@ -41,7 +41,8 @@ class Lakeward:
             self.port = s.getsockname()[1]
         with open(self.config, "w") as f:
             f.write(
-                f'[lake]\nurl = "{self.lake}"\nstate_dir = "{folder}/state"\nflush_interval = "{flush_interval}"\n\n'
+                f'[lake]\nurl = "{self.lake}"\nstate_dir = "{folder}/state"\nflush_interval = "{flush_interval}"\n'
+                f'retention = "{retention}"\n\n'
                 f'[http]\nlisten = "127.0.0.1:{self.port}"\n\n'
                 f"[source.{name}.{source.kind}]\n{source.source(name)}\n"
             )

@@ -16,6 +16,8 @@ SAMPLE = 5
 # So many samples are printed.
 LINES = 30
 INTERVAL = 1
+# Replaced files are kept for so long, so that what is kept levels off while somebody watches.
+RETENTION = "3m"
 # What is wanted: time beside that of a new table, and what a commit may come late, in seconds.
 SCAN, LOOKUP, LATE = 1.15, 1.5, 1
 # Rows that are looked up.
@@ -57,7 +59,7 @@ def sampled(source, lakeward, a, merge):
     folder, samples = Folder(lakeward.folder(source.table)), []
     seconds = max(1, round(a.minutes * 60))
     print(f'\n{source.title}: {a.rate:,} of {a.rows:,} rows change a second, for {seconds} s; '
-          f'flush_interval = "{INTERVAL}s", merge = "{merge}"')
+          f'flush_interval = "{INTERVAL}s", retention = "{RETENTION}", merge = "{merge}"')
     print(f"{'s':>6}{'load':>7}{'files':>7}{'log files':>11}{'log MiB':>9}{'folder MiB':>12}{'RSS MiB':>9}{'CPU s':>8}"
           f"{'gap s':>7}{'lag s':>7}{'staged':>8}{'disk s':>8}", flush=True)
     every, began, disk = max(1, seconds // SAMPLE // LINES), time.monotonic(), disk_waits() or 0
@@ -122,7 +124,7 @@ def read(a, table):
 
 def steady(source, a, log):
     merge = a.merge or "deletion-vectors"
-    lakeward = Lakeward(source, a.dir, "steady", merge, flush_interval=f"{INTERVAL}s")
+    lakeward = Lakeward(source, a.dir, "steady", merge, flush_interval=f"{INTERVAL}s", retention=RETENTION)
     heading(f"{source.title}: the snapshot before it (not a figure)")
     measured(source, OURS, 0, a.rows, lakeward.until_current(), log)
     with lakeward.running(log):

@@ -1,5 +1,5 @@
 //! Checkpoints: the state of a log in one Parquet file, so that readers need not read all of it,
-//! and the clean-up of what lies behind them.
+//! and what lies behind them that nobody needs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::actions::{self, Action, Metadata};
 use super::clock::now_millis;
 use super::log::{LogFile, directory, hint_path};
 use super::snapshot::Snapshot;
-use super::store::Lake;
+use super::store::{Lake, Listed};
 
 const DAY: i64 = 24 * 60 * 60 * 1000;
 /// How many actions are turned into Arrow at once.
@@ -32,8 +32,7 @@ pub(crate) fn is_due(version: i64, metadata: &Metadata) -> bool {
     version > 0 && version % interval.filter(|i: &i64| *i > 0).unwrap_or(100) == 0
 }
 
-/// Writes the checkpoint of `snapshot`, forgets tombstones that have expired, and deletes what of
-/// the log is both older than its retention and no longer needed.
+/// Writes the checkpoint of `snapshot`, without tombstones that have expired.
 pub(crate) async fn write(lake: &Lake, table: &str, snapshot: &mut Snapshot) -> Result<()> {
     let now = now_millis();
     let retention = file_retention(&snapshot.metadata, lake.retention());
@@ -52,45 +51,42 @@ pub(crate) async fn write(lake: &Lake, table: &str, snapshot: &mut Snapshot) -> 
     });
     let path = format!("{}/{version:020}.checkpoint.parquet", directory(table));
     lake.put(&path, bytes.into()).await?;
-    lake.put(&hint_path(table), hint.to_string().into()).await?;
-    clean(lake, table, snapshot, now).await
+    lake.put(&hint_path(table), hint.to_string().into()).await
 }
 
-/// Deletes files of the log that are older than its retention and that no version within the
-/// retention needs.
-async fn clean(lake: &Lake, table: &str, snapshot: &Snapshot, now: i64) -> Result<()> {
+/// Files of the log in `listed` that are older than its retention and that no version within the
+/// retention needs, the oldest first.
+pub(crate) fn expired<'a>(
+    listed: &'a [Listed],
+    table: &str,
+    snapshot: &Snapshot,
+    retention: Duration,
+) -> Vec<&'a Listed> {
     if snapshot.metadata.property("delta.enableExpiredLogCleanup") == Some("false") {
-        return Ok(());
+        return Vec::new();
     }
-    let retention = interval(&snapshot.metadata, "delta.logRetentionDuration", 30 * DAY);
-    let horizon = now.saturating_sub(retention);
-    let listed = lake.list(&directory(table)).await?;
-    let files = listed.iter().filter_map(|file| Some((LogFile::of(&file.path)?, file)));
-    let files: Vec<_> = files.collect();
+    let retention = interval(&snapshot.metadata, "delta.logRetentionDuration", retention);
+    let horizon = now_millis().saturating_sub(retention);
+    let log = directory(table);
+    let files = listed.iter().filter(|file| file.path.starts_with(&log));
+    let old = files.filter(|file| file.modified < horizon);
+    let old: Vec<_> = old.filter_map(|file| Some((LogFile::of(&file.path)?, file))).collect();
     // Everything before a checkpoint that is itself expired can go: versions within the retention
     // replay from it or from a later one. It must be whole, hence only checkpoints of one part.
-    let keep_from = files
-        .iter()
-        .filter_map(|(kind, file)| match kind {
-            LogFile::Checkpoint { version, parts: 1, .. } if file.modified < horizon => {
-                Some(*version)
-            }
-            _ => None,
-        })
-        .filter(|version| *version <= snapshot.version)
-        .max();
-    let Some(keep_from) = keep_from else {
-        return Ok(());
-    };
-    let gone = files.iter().filter(|(kind, file)| {
-        let (LogFile::Commit(version) | LogFile::Checkpoint { version, .. }) = kind;
-        *version < keep_from && file.modified < horizon
+    let whole = old.iter().filter_map(|(kind, _)| match kind {
+        LogFile::Checkpoint { version, parts: 1, .. } => Some(*version),
+        _ => None,
     });
-    let mut gone: Vec<_> = gone.map(|(_, file)| file.path.clone()).collect();
-    gone.sort_unstable();
-    // From the oldest on, so that an interruption leaves no hole.
-    lake.forget(gone).await;
-    Ok(())
+    let Some(keep_from) = whole.filter(|version| *version <= snapshot.version).max() else {
+        return Vec::new();
+    };
+    let gone = old.into_iter().filter(|(kind, _)| {
+        let (LogFile::Commit(version) | LogFile::Checkpoint { version, .. }) = kind;
+        *version < keep_from
+    });
+    let mut gone: Vec<_> = gone.map(|(_, file)| file).collect();
+    gone.sort_unstable_by_key(|file| &file.path);
+    gone
 }
 
 /// The actions of a checkpoint file, maps without what is null in them.
@@ -274,16 +270,16 @@ fn map(name: &str) -> Field {
     Field::new(name, DataType::Map(Arc::new(entry), false), true)
 }
 
-/// The milliseconds of a property like `interval 30 days`.
 /// For how long files that a commit removed are kept, in milliseconds: as the table's own property
 /// says, else for `default`.
 pub(crate) fn file_retention(metadata: &Metadata, default: Duration) -> i64 {
-    let default = i64::try_from(default.as_millis()).unwrap_or(i64::MAX);
     interval(metadata, "delta.deletedFileRetentionDuration", default)
 }
 
-fn interval(metadata: &Metadata, name: &str, default: i64) -> i64 {
-    metadata.property(name).and_then(parse_interval).unwrap_or(default)
+/// The milliseconds of a property like `interval 30 days`.
+fn interval(metadata: &Metadata, name: &str, default: Duration) -> i64 {
+    let default = || i64::try_from(default.as_millis()).unwrap_or(i64::MAX);
+    metadata.property(name).and_then(parse_interval).unwrap_or_else(default)
 }
 
 fn parse_interval(text: &str) -> Option<i64> {

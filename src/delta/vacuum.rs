@@ -1,12 +1,12 @@
-//! Deleting data files that no version within the retention names: those that commits have removed,
-//! and those that never got into a commit (of a daemon that was killed).
+//! Deleting files that no version within the retention names: data files that commits have removed, those
+//! that never got into a commit (of a daemon that was killed), and files of the log behind a checkpoint.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use lakeward_connectors::Result;
 
-use super::checkpoint::file_retention;
+use super::checkpoint::{self, file_retention};
 use super::clock::now_millis;
 use super::deletes;
 use super::read::file_path;
@@ -22,9 +22,10 @@ pub struct Unused {
 }
 
 impl Table {
-    /// The data files that nobody needs any more: no part of the table, neither removed nor written
-    /// within `retention` (or the table's own `delta.deletedFileRetentionDuration`). What an engine
-    /// reads that began within the retention stays, and so does what another writer is about to
+    /// The files that nobody needs any more: data files that are no part of the table, neither removed nor
+    /// written within `retention` (or the table's own `delta.deletedFileRetentionDuration`), and files of
+    /// the log of that age (or of `delta.logRetentionDuration`) behind a checkpoint of that age. What an
+    /// engine reads that began within the retention stays, and so does what another writer is about to
     /// commit.
     ///
     /// Takes up what others have committed first. Tells nothing while changes are pending.
@@ -52,7 +53,12 @@ impl Table {
             needed.extend(vector.transpose()?.flatten());
         }
         let mut unused = Unused::default();
-        for file in self.lake.list(&self.path).await? {
+        let listed = self.lake.list(&self.path).await?;
+        for file in checkpoint::expired(&listed, &self.path, base, retention) {
+            unused.bytes += file.size;
+            unused.paths.push(file.path.clone());
+        }
+        for file in listed {
             if file.modified < horizon && self.is_data(&file.path) && !needed.contains(&file.path) {
                 unused.bytes += file.size;
                 unused.paths.push(file.path);

@@ -1,4 +1,5 @@
-//! What the daemon does for its tables beside writing them: files that nobody needs are deleted.
+//! What the daemon does for its tables beside writing them: files that nobody needs are deleted, of data and of
+//! the log.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -12,8 +13,11 @@ use super::Writer;
 use super::slot::Slot;
 use crate::pipeline::now_ms;
 
-/// How often a table is looked through for files that nobody needs.
+/// How often a table is looked through for files that nobody needs, at least: four times within the
+/// retention, if that is short,
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// and not more often than this.
+const INTERVAL_MIN: Duration = Duration::from_secs(60);
 
 /// How many files are deleted in one turn, so that a flush never waits long.
 const AT_ONCE: usize = 500;
@@ -53,10 +57,11 @@ impl<P: Position> Writer<P> {
         self.maintain_staged().await?;
         let now = Instant::now();
         let lake = self.lake.clone();
+        let interval = (lake.retention() / 4).clamp(INTERVAL_MIN, INTERVAL);
         let due = self.tables.iter_mut().find(|(_, slot)| {
             let idle = slot.table().is_some_and(|table| !table.has_pending());
             let idle = idle && !slot.is_compacting();
-            idle && now.saturating_duration_since(slot.maintained) >= INTERVAL
+            idle && now.saturating_duration_since(slot.maintained) >= interval
         });
         let Some((id, slot)) = due else { return Ok(false) };
         // A table that can't be looked through, or whose files can't be deleted, waits for its next
@@ -74,7 +79,7 @@ impl<P: Position> Writer<P> {
         unused.truncate(AT_ONCE);
         let deleted = lake.delete_all(unused).await;
         if more && deleted == AT_ONCE {
-            slot.maintained = now.checked_sub(INTERVAL).unwrap_or(now);
+            slot.maintained = now.checked_sub(interval).unwrap_or(now);
         }
         if deleted > 0 {
             info!(source = self.source, table = %id, files = deleted, "deleted what nobody needs");

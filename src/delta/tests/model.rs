@@ -2,6 +2,7 @@
 //! that the log leads to are the model's.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use lakeward_connectors::schema::Evolution;
 use proptest::prelude::*;
@@ -43,6 +44,8 @@ enum Step {
     /// The mode of merging is another one from here on.
     Merge(Merge),
     LoseHint,
+    /// Files that nobody needs are deleted, of the log above all.
+    Vacuum,
     /// The index is saved as it is: whatever comes later it must find out when it is opened.
     SaveIndex,
     /// A byte of what is saved is another one.
@@ -74,6 +77,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Compact),
         1 => merge().prop_map(Step::Merge),
         1 => Just(Step::LoseHint),
+        2 => Just(Step::Vacuum),
         2 => Just(Step::SaveIndex),
         1 => Just(Step::DamageIndex),
     ]
@@ -204,9 +208,15 @@ impl Life {
             Step::LoseHint => {
                 self.lake.put(&hint_path(PATH), "{garbage".into()).await.expect("put");
             }
+            // What a compaction has written is in no commit yet: nobody vacuums meanwhile.
+            Step::Vacuum if !self.table.has_pending() && self.compacted.is_none() => {
+                let unused = self.table.unused(Duration::ZERO).await.expect("looked");
+                self.see();
+                self.lake.delete_all(unused.paths).await;
+            }
             Step::SaveIndex => self.table.save_index(),
             Step::DamageIndex => self.lake.cache().table(PATH).damage(""),
-            Step::Refresh | Step::Optimize | Step::Delete(_) => {}
+            Step::Refresh | Step::Optimize | Step::Delete(_) | Step::Vacuum => {}
         }
         assert_eq!(self.table.rows(), self.pending.rows.len() as u64);
         self.compare().await;
