@@ -163,6 +163,37 @@ async fn files_that_nobody_needs_are_found() {
     );
 }
 
+/// What replays from a checkpoint needs nothing before it; without one, everything.
+#[tokio::test]
+async fn a_log_behind_a_checkpoint_is_not_needed_after_its_retention() {
+    let lake = Lake::memory();
+    let mut table = Table::create(&lake, "s/t");
+    for epoch in 1..=3 {
+        table.apply(&pairs_run(&[], &[(epoch, "a")])).await.expect("applied");
+        commit(&mut table, epoch).await;
+    }
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let of_the_log = |unused: Unused| {
+        let log = unused.paths.into_iter().filter(|path| path.contains("/_delta_log/"));
+        log.collect::<Vec<_>>()
+    };
+    let unused = table.unused(Duration::ZERO).await.expect("looked");
+    assert_eq!(of_the_log(unused), Vec::<String>::new());
+
+    let mut snapshot = log::load(&lake, "s/t").await.expect("a log").expect("a table");
+    checkpoint::write(&lake, "s/t", &mut snapshot).await.expect("a checkpoint");
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let young = table.unused(Duration::from_secs(3600)).await.expect("looked");
+    assert_eq!(young, Unused::default());
+    let unused = of_the_log(table.unused(Duration::ZERO).await.expect("looked"));
+    let names = [0, 1].map(|version| format!("s/t/_delta_log/{version:020}.json"));
+    assert_eq!(unused, names, "the commit of the checkpoint's own version stays");
+    lake.delete_all(unused).await;
+    let again = Table::open(&lake, "s/t").await.expect("opened").expect("there");
+    assert_eq!((again.version(), again.rows()), (Some(2), 3));
+    assert_eq!(read_pairs(&lake, "s/t").await.len(), 3);
+}
+
 #[tokio::test]
 async fn vectors_that_nobody_needs_are_found() {
     let lake = Lake::memory();
