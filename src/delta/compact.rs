@@ -33,7 +33,7 @@ pub struct Worth {
     pub class: usize,
     /// More deleted rows than this in one file,
     pub deleted: u64,
-    /// that are more than so many of a hundred.
+    /// that are at least so many of a hundred.
     pub percent: u64,
 }
 
@@ -146,14 +146,18 @@ impl Table {
             let deleted = file.deleted().len();
             (deleted * 100 / file.rows.max(1), deleted, id)
         });
-        let (percent, deleted, id) = files.max()?;
-        (deleted > worth.deleted && percent >= worth.percent).then(|| vec![id])
+        let worst = files
+            .filter(|(percent, deleted, _)| *deleted > worth.deleted && *percent >= worth.percent)
+            .max();
+        worst.map(|(_, _, id)| vec![id])
     }
 
-    /// Files of the smallest class that has too many of them.
+    /// Files of the smallest class that has too many of them. A file that is half full by its rows, few
+    /// bytes as they may be, is not small.
     fn smallest(&self, worth: Worth) -> Option<Vec<FileId>> {
         let mut classes: BTreeMap<(usize, &Values), Vec<(FileId, &DataFile)>> = BTreeMap::new();
-        for (id, file) in self.view.files() {
+        let few = |file: &DataFile| file.left() <= FULL_ROWS / 2;
+        for (id, file) in self.view.files().filter(|(_, file)| few(file)) {
             if let Some(class) = class(file.add.size).filter(|class| *class >= worth.class) {
                 classes.entry((class, &file.add.partition_values)).or_default().push((id, file));
             }

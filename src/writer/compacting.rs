@@ -11,6 +11,8 @@ use crate::delta::{Compacted, Table, Worth};
 /// After a compaction there is none of any table for so many times as long as it took: they take no more
 /// than a fifth of the time.
 const REST: u32 = 4;
+/// After one that failed there is none for so long, however soon it failed.
+const RETRY: Duration = Duration::from_secs(60);
 
 /// The compaction of one table.
 #[derive(Default)]
@@ -75,7 +77,8 @@ impl Compacting {
             Ok((made, took)) => (made, took),
             Err(error) => (Err(error), Duration::ZERO),
         };
-        self.rest = Some(Instant::now() + took * REST);
+        let least = if made.is_err() { RETRY } else { Duration::ZERO };
+        self.rest = Some(Instant::now() + (took * REST).max(least));
         self.changed = true;
         match made {
             Ok(made) => table.compacted(made).await,
