@@ -2,16 +2,18 @@
 //! a database.
 //!
 //! ```text
-//! ./dev bench --only merge [--rows N]
+//! ./dev bench --only merge [--rows N] [--ratio] [--json FILE]
 //! ```
 //!
 //! A table of N rows (20,000,000; those of W1) is made as a snapshot makes it, and one of 1,000,000.
 //! Then, in both ways to merge: 1,000 random rows into each in turns, 10,000 of the newest, 100,000
-//! random. Beside it, in the same run: the whole table decoded and encoded, keys that are looked up,
-//! and the start with and without a saved index. The ratios stand at the end.
+//! random. Beside it, in the same run: the whole table decoded and encoded, a MERGE by delta-rs
+//! where it is installed (`benches/merging.py`), keys that are looked up, and the start with and
+//! without a saved index. What was wanted stands at the end. `--ratio` is only the first of these.
 
 use std::error::Error;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -47,7 +49,19 @@ async fn main() -> Res {
         after("--dir").map_or_else(std::env::temp_dir, |dir| Path::new(dir).to_owned()),
     )?;
     println!("{:<46}{:>8}{:>10}{:>12}{:>10}", "", "wall s", "CPU s", "written MB", "RSS MiB");
-    let lake = open(here.path())?;
+    let ratio = arguments.iter().any(|one| one == "--ratio");
+    let figures = measure(here.path(), rows, ratio).await?;
+    figures.print();
+    match after("--json") {
+        Some(path) => figures.save(rows, Path::new(path)),
+        None => Ok(()),
+    }
+}
+
+/// Makes the tables and changes them; with `ratio`, only as far as that is told.
+async fn measure(here: &Path, rows: u64, ratio: bool) -> Res<Figures> {
+    let mut figures = Figures::default();
+    let lake = open(here)?;
     let mut big = Bench::create(&lake, BIG, rows);
     let mut small = Bench::create(&lake, SMALL, SMALL_ROWS);
     small.fill().await?;
@@ -57,36 +71,55 @@ async fn main() -> Res {
     let start = Measure::start();
     big.table.save_index();
     start.end("  the index saved", &big.table);
-    let index = on_disk(here.path())? as f64 / rows as f64;
+    let index = on_disk(here)? as f64 / rows as f64;
+    figures.add("index_bytes_a_row", index, "the index, bytes a row on disk", "at most 12");
     let memory = big.table.index_size() as f64 / f64::from(1 << 20);
+    figures.add("index_mib", memory, "the index, MiB in memory", "");
 
-    let mut ratios = Vec::new();
     // The first to look puts in order what the snapshot left: small files, an index in parts.
     big.look_up(1).await?;
-    let looked_up = big.look_up(1_000_000).await?;
-    ratios.push(("keys looked up a second", 1e6 / looked_up, "at least 1,000,000"));
-    for merge in [Merge::DeletionVectors, Merge::Rewrite] {
-        big.table.set_merge(merge);
-        small.table.set_merge(merge);
-        if merge == Merge::DeletionVectors {
-            let ratio = in_turns(&mut big, &mut small).await?;
-            ratios.push(("1,000 rows: CPU of N rows / of 1,000,000", ratio, "at most 1.3"));
-        }
-        big.merge(&format!("{merge:?}: 10,000 newest"), 10_000, true).await?;
-        let cpu = big.merge(&format!("{merge:?}: 100,000 random"), 100_000, false).await?;
-        if merge == Merge::Rewrite {
-            let start = Measure::start();
-            recode(&here.path().join("lake").join(BIG))?;
-            let whole = start.end("the whole table decoded and encoded", &big.table);
-            ratios.push(("rewrite: 100,000 random / all recoded", cpu / whole, "at most 1.25"));
-        }
+    let looked_up = 1e6 / big.look_up(1_000_000).await?;
+    figures.add("looked_up", looked_up, "keys looked up a CPU second", "at least 1,000,000");
+    big.table.set_merge(Merge::DeletionVectors);
+    small.table.set_merge(Merge::DeletionVectors);
+    let thousand = in_turns(&mut big, &mut small).await?;
+    let what = "vectors: 1,000 of N rows / of 1,000,000";
+    figures.add("vectors_thousand", thousand, what, "at most 1.3");
+    if !ratio {
+        merges(here, &mut big, &mut figures).await?;
+        big.table.save_index();
+        // They hold the lock on the saved indexes.
+        drop((big, small, lake));
+        starts(here, rows, &mut figures).await?;
     }
+    Ok(figures)
+}
 
-    big.table.save_index();
-    // They hold the lock on the saved indexes.
-    drop((big, small, lake));
+/// Many rows into the large table, in both ways to merge, and the yardsticks beside them.
+async fn merges(here: &Path, big: &mut Bench, figures: &mut Figures) -> Res {
+    big.merge("DeletionVectors: 10,000 newest", 10_000, true).await?;
+    let random = big.merge("DeletionVectors: 100,000 random", 100_000, false).await?;
+    figures.add("vectors_random", random, "vectors: 100,000 random, CPU s", "at most 0.6");
+    big.table.set_merge(Merge::Rewrite);
+    let newest = big.merge("Rewrite: 10,000 newest", 10_000, true).await?;
+    figures.add("rewrite_newest", newest, "rewrite: 10,000 newest, CPU s", "at most 0.5");
+    let random = big.merge("Rewrite: 100,000 random", 100_000, false).await?;
+    let table = here.join("lake").join(BIG);
+    let start = Measure::start();
+    recode(&table)?;
+    let whole = start.end("the whole table decoded and encoded", &big.table);
+    let what = "rewrite: 100,000 random / all recoded";
+    figures.add("rewrite_random", random / whole, what, "at most 1.25");
+    if let Some(cpu) = yardstick(&table, &here.join("copy"))? {
+        figures.add("delta_rs_random", cpu, "delta-rs: MERGE of 100,000 random, CPU s", "");
+    }
+    Ok(())
+}
+
+/// The first change after a start, with and without a saved index.
+async fn starts(here: &Path, rows: u64, figures: &mut Figures) -> Res {
     for what in ["start with the saved index", "start without"] {
-        let lake = open(here.path())?;
+        let lake = open(here)?;
         let start = Measure::start();
         let mut bench = Bench::create(&lake, BIG, rows);
         bench.table = Table::open(&lake, BIG).await?.ok_or("no table")?;
@@ -95,16 +128,73 @@ async fn main() -> Res {
         bench.table.apply(&collapse(vec![batch])?).await?;
         let cpu = start.end(what, &bench.table);
         if what == "start without" {
-            ratios.push(("keys read and indexed a CPU second", rows as f64 / cpu, "5,000,000"));
+            let built = rows as f64 / cpu;
+            figures.add("built", built, "keys read and indexed a CPU second", "at least 5,000,000");
         }
         drop((bench, lake));
-        std::fs::remove_dir_all(here.path().join("state"))?;
-    }
-    println!("\nthe index: {index:.1} bytes a row on disk, {memory:.1} MiB in memory");
-    for (what, figure, goal) in ratios {
-        println!("{what:<46}{figure:>12.2}   goal: {goal}");
+        std::fs::remove_dir_all(here.join("state"))?;
     }
     Ok(())
+}
+
+/// What is told at the end.
+#[derive(Default)]
+struct Figures(Vec<(&'static str, f64, &'static str, &'static str)>);
+
+impl Figures {
+    /// A figure by its name in the file, with what it is and what was wanted.
+    fn add(&mut self, name: &'static str, figure: f64, what: &'static str, wanted: &'static str) {
+        self.0.push((name, figure, what, wanted));
+    }
+
+    fn print(&self) {
+        println!();
+        for (_, figure, what, wanted) in &self.0 {
+            let wanted =
+                if wanted.is_empty() { String::new() } else { format!("   wanted: {wanted}") };
+            println!("{what:<46}{figure:>14.2}{wanted}");
+        }
+    }
+
+    fn save(&self, rows: u64, path: &Path) -> Res {
+        let mut members = Map::new();
+        members.insert("rows".to_owned(), rows.into());
+        members.extend(self.0.iter().map(|&(name, figure, ..)| (name.to_owned(), figure.into())));
+        Ok(std::fs::write(path, serde_json::to_string(&members)?)?)
+    }
+}
+
+/// The CPU seconds of a MERGE by delta-rs into a copy of the table; nothing where delta-rs isn't
+/// installed.
+fn yardstick(table: &Path, copy: &Path) -> Res<Option<f64>> {
+    let home = std::env::var("READERS_HOME").unwrap_or_default();
+    let python = Path::new(&home).join("venvs/deltalake/bin/python");
+    if !python.exists() {
+        println!("delta-rs is not installed here (tests/readers/install deltalake)");
+        return Ok(None);
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/merging.py");
+    let output = Command::new(python)
+        .arg(script)
+        .args([table, copy])
+        .arg("100000")
+        .stderr(Stdio::inherit())
+        .output()?;
+    std::fs::remove_dir_all(copy)?;
+    if !output.status.success() {
+        return Err("the MERGE by delta-rs failed".into());
+    }
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let number = |name: &str| told[name].as_f64().ok_or_else(|| format!("no {name}: {told}"));
+    let (cpu, written, most) = (number("cpu_s")?, number("written")?, number("max_rss")?);
+    println!(
+        "{:<46}{:>8}{cpu:>10.3}{:>12.1}{:>10.0}   in a process of its own",
+        "delta-rs: MERGE of 100,000 random",
+        "",
+        written / 1e6,
+        most / f64::from(1 << 20),
+    );
+    Ok(Some(cpu))
 }
 
 /// 1,000 random rows into either table, in turns: how many times the CPU the large one takes, by the

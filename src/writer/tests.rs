@@ -518,7 +518,7 @@ async fn rows(lake: &Lake) -> Vec<Vec<(String, String)>> {
 /// How many lives are lived: `LAKEWARD_MODEL_SEEDS`, or enough for everyday.
 fn config() -> ProptestConfig {
     let seeds = std::env::var("LAKEWARD_MODEL_SEEDS").ok();
-    let seeds = seeds.and_then(|seeds| seeds.parse().ok()).unwrap_or(5_000);
+    let seeds = seeds.and_then(|seeds| seeds.parse().ok()).unwrap_or(10_000);
     ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(seeds) }
 }
 

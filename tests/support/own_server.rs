@@ -3,10 +3,16 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use tempfile::TempDir;
 
 use super::{Context, Res, Server};
+
+/// The ports of own servers.
+const FIRST_PORT: u16 = 27_000;
+const PORTS: u16 = 5_000;
 
 /// Run by `tests/servers` on data of its own; stopped and deleted on drop.
 pub struct OwnServer {
@@ -22,7 +28,13 @@ impl OwnServer {
         let data = tempfile::Builder::new().prefix("lakeward-server-").tempdir();
         let data = data.context("a temporary folder")?;
         let mut own = OwnServer { server, data, port: free_port()?, url: String::new() };
-        own.call("start")?;
+        let mut started = own.call("start");
+        // Another program may have taken the port since it was found free.
+        if started.as_ref().is_err_and(|e| e.contains("is taken")) {
+            own.port = free_port()?;
+            started = own.call("start");
+        }
+        started?;
         let said = own.call("env")?;
         own.url = said.split('\'').nth(1).ok_or("tests/servers env says no URL")?.to_owned();
         Ok(own)
@@ -60,9 +72,12 @@ impl Drop for OwnServer {
 }
 
 /// Not one that the system gives to whoever asks for any: while the server has crashed, nobody
-/// else may take its port (Linux gives those from 32768 on, `ip_local_port_range`).
+/// else may take its port (Linux gives those from 32768 on, `ip_local_port_range`). Nor one that a
+/// test of this process was given: its server may not listen yet.
 fn free_port() -> Res<u16> {
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..PORTS)));
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let mut tried = std::iter::repeat_with(|| fastrand::u16(27_000..32_000)).take(100);
-    tried.find(free).ok_or_else(|| "no free port from 27000 to 32000".to_owned())
+    let next = || FIRST_PORT + NEXT.fetch_add(1, Relaxed) % PORTS;
+    let found = std::iter::repeat_with(next).take(100).find(free);
+    found.ok_or_else(|| format!("no free port from {FIRST_PORT} on, of {PORTS}"))
 }

@@ -485,7 +485,7 @@ impl Life {
 /// How many lives are lived: `LAKEWARD_MODEL_SEEDS`, or enough for everyday.
 fn seeds() -> u32 {
     let seeds = std::env::var("LAKEWARD_MODEL_SEEDS").ok();
-    seeds.and_then(|seeds| seeds.parse().ok()).unwrap_or(5_000)
+    seeds.and_then(|seeds| seeds.parse().ok()).unwrap_or(10_000)
 }
 
 fn config() -> ProptestConfig {
