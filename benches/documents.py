@@ -4,7 +4,9 @@
     documents.py URL visible SECONDS
 """
 
+import bisect
 import datetime
+import itertools
 import json
 import sys
 import threading
@@ -84,27 +86,27 @@ def load(events):
 def visible(client, seconds):
     """Whether reads of a majority see what was committed before the time that they are told to see: MongoDB
     says so (manual, "Causal Consistency and Read and Write Concerns"), and snapshots and verifications rely on
-    it. Says how often a read showed a document that had been deleted before its time."""
-    events, count = client["bench"]["visible"], 5_000
+    it. Says how often a read missed an update of before its time."""
+    events, count = client["bench"]["visible"], 50
     events.drop()
-    events.insert_many([{"_id": n, "v": "x" * 300} for n in range(count)])
-    start, ended, deleted, reads = majority(client), threading.Event(), {}, []
+    events.insert_many([{"_id": n, "v": 0} for n in range(count)])
+    start, ended, updates, reads = majority(client), threading.Event(), [[] for _ in range(count)], []
 
     def follow():
         with events.watch(start_at_operation_time=Timestamp(start.time, start.inc + 1), max_await_time_ms=100) as stream:
             while not ended.is_set():
                 event = stream.try_next()
-                if event and event["operationType"] == "delete":
-                    deleted[event["documentKey"]["_id"]] = event["clusterTime"]
+                if event and event["operationType"] == "update":
+                    updates[event["documentKey"]["_id"]].append(event["clusterTime"])
 
-    def delete():
-        for n in range(count):
-            updates = [UpdateOne({"_id": (n * 7 + k * 131) % count}, {"$inc": {"n": 1}}) for k in range(19)]
-            events.bulk_write([DeleteOne({"_id": n}), *updates], ordered=False)
-            if ended.wait(0.01):
+    def update(first):
+        for n in itertools.count(first):
+            if writes.is_set():
                 return
+            events.update_one({"_id": n * 7 % count}, {"$inc": {"v": 1}})
 
-    threads = [threading.Thread(target=work) for work in (follow, delete)]
+    writes = threading.Event()
+    threads = [threading.Thread(target=follow), *(threading.Thread(target=update, args=(n,)) for n in (0, 3))]
     for thread in threads:
         thread.start()
     end = time.monotonic() + seconds
@@ -113,13 +115,15 @@ def visible(client, seconds):
         concern = {"level": "majority", "afterClusterTime": since}
         find = {"find": "visible", "sort": {"_id": 1}, "batchSize": 2 * count, "readConcern": concern}
         found = client["bench"].command(find)["cursor"]["firstBatch"]
-        reads.append((since, {document["_id"] for document in found}))
-    time.sleep(3)
+        reads.append((since, [document["v"] for document in found]))
+    writes.set()
+    while sum(map(len, updates)) < sum(document["v"] for document in events.find()):
+        time.sleep(0.1)
     ended.set()
     for thread in threads:
         thread.join()
-    late = sum(n in found and deleted[n] <= since for since, found in reads for n in deleted)
-    print(f"{len(reads)} reads beside {len(deleted)} deletes: {late} documents were seen that had been deleted before")
+    late = sum(v < bisect.bisect_right(updates[n], since) for since, found in reads for n, v in enumerate(found))
+    print(f"{len(reads)} reads beside {sum(map(len, updates))} updates: {late} updates of before were not seen")
 
 
 def majority(client):
