@@ -86,7 +86,13 @@ class Browser:
         return next(iter(self.call("POST", "/element", {"using": "css selector", "value": css}).values()))
 
     def click(self, css):
-        self.call("POST", f"/element/{self.find(css)}/click")
+        # The page may draw the element anew between the two calls.
+        for again in reversed(range(5)):
+            try:
+                return self.call("POST", f"/element/{self.find(css)}/click")
+            except RuntimeError as error:
+                if not again or "stale element" not in str(error):
+                    raise
 
     def type(self, css, text):
         self.call("POST", f"/element/{self.find(css)}/value", {"text": text})
