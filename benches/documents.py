@@ -117,11 +117,16 @@ def visible(client, seconds):
         found = client["bench"].command(find)["cursor"]["firstBatch"]
         reads.append((since, [document["v"] for document in found]))
     writes.set()
-    while sum(map(len, updates)) < sum(document["v"] for document in events.find()):
+    follower, *writers = threads
+    for writer in writers:
+        writer.join()
+    made, end = sum(document["v"] for document in events.find()), time.monotonic() + 60
+    while sum(map(len, updates)) < made and time.monotonic() < end:
         time.sleep(0.1)
     ended.set()
-    for thread in threads:
-        thread.join()
+    follower.join()
+    if sum(map(len, updates)) != made:
+        sys.exit(f"of {made} updates the change stream brought {sum(map(len, updates))}: nothing can be said")
     late = sum(v < bisect.bisect_right(updates[n], since) for since, found in reads for n, v in enumerate(found))
     print(f"{len(reads)} reads beside {sum(map(len, updates))} updates: {late} updates of before were not seen")
 
