@@ -180,10 +180,10 @@ fn yardstick(table: &Path, copy: &Path) -> Res<Option<f64>> {
         .arg("100000")
         .stderr(Stdio::inherit())
         .output()?;
-    std::fs::remove_dir_all(copy)?;
     if !output.status.success() {
         return Err("the MERGE by delta-rs failed".into());
     }
+    std::fs::remove_dir_all(copy)?;
     let told: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     let number = |name: &str| told[name].as_f64().ok_or_else(|| format!("no {name}: {told}"));
     let (cpu, written, most) = (number("cpu_s")?, number("written")?, number("max_rss")?);

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::config::{Config, SourceConfig};
 use crate::daemon::Outcome;
-use crate::delta::{Lake, Table, table_path};
+use crate::delta::{Lake, Merge, Table, table_path};
 use crate::epoch::Ledger;
 use crate::pipeline::Summary;
 use crate::{with_position, with_source};
@@ -115,7 +115,8 @@ pub async fn check(config: &Config, json: bool) -> Result<ExitCode> {
     }
     for (name, source) in &config.sources {
         let checked = with_source!(&source.database, source => source.check().await);
-        let found = checked.flatten().unwrap_or_else(|error| vec![found(&error)]);
+        let mut found = checked.flatten().unwrap_or_else(|error| vec![found(&error)]);
+        found.extend(unread_by_some(source));
         findings.insert(name.clone(), found);
     }
     let mut text = String::new();
@@ -138,6 +139,25 @@ pub async fn check(config: &Config, json: bool) -> Result<ExitCode> {
 
 fn found(error: &Error) -> Finding {
     Finding { fatal: true, problem: error.full(), remedy: String::new() }
+}
+
+/// Tables that not every Delta reader reads: a note, since it is what their `merge` asks for.
+fn unread_by_some(source: &SourceConfig) -> Option<Finding> {
+    let marked =
+        source.per_table.merge.iter().filter(|(_, merge)| **merge == Merge::DeletionVectors);
+    let marked: Vec<_> = marked.map(|(id, _)| id.to_string()).collect();
+    if marked.is_empty() {
+        return None;
+    }
+    let problem = format!(
+        "not every reader reads tables with deletion vectors: {}. pyarrow, DataFusion, daft, Presto and \
+         Redshift don't, ClickHouse's count() counts deleted rows, and deltalake before 1.6.6 reads \
+         wrong rows of large files",
+        marked.join(", ")
+    );
+    let remedy = "nothing, where none of these reads them; all read merge = \"rewrite\" \
+                  (docs/reading.md)";
+    Some(Finding { fatal: false, problem, remedy: remedy.to_owned() })
 }
 
 /// The tables of a source that the lake knows.
