@@ -64,6 +64,8 @@ pub enum Configured {
     },
     /// Say what every table holds, and what its last verification found, from the lake itself: works
     /// whether or not the daemon runs
+    ///
+    /// A daemon that runs is asked how many bytes it writes for each byte of rows that come (WRITE ×).
     Status {
         #[command(flatten)]
         common: Common,

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::board::{Board, TableFacts};
 use crate::pipeline::{Act, Order};
 use crate::verify::{Request, Verified};
 
@@ -47,7 +48,13 @@ pub enum Command {
         /// The table, as `schema.name`.
         table: String,
     },
+    /// What `lakeward status` can't see in the lake.
+    Amplification,
 }
+
+/// By source and table: bytes written for each byte of rows that came, since the source started. A
+/// table of which none came is left out.
+pub type Amplification = BTreeMap<String, BTreeMap<String, f64>>;
 
 /// What the daemon answers, one for each line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -55,6 +62,8 @@ pub enum Command {
 pub enum Answer {
     /// A table has been compared.
     Verified(String, Verified),
+    /// What keeping the tables costs.
+    Amplification(Amplification),
     /// All is done that was asked for, as far as the answers before say.
     Done,
     /// It can't be done.
@@ -97,7 +106,7 @@ fn socket(state_dir: &Path) -> PathBuf {
 }
 
 /// Listens for commands. A socket that can't be made is no reason not to run.
-pub fn serve(state_dir: &Path, orders: Orders, tasks: &mut JoinSet<()>) {
+pub fn serve(state_dir: &Path, orders: Orders, board: Board, tasks: &mut JoinSet<()>) {
     let path = socket(state_dir);
     let listener = match listen(&path) {
         Ok(listener) => listener,
@@ -110,13 +119,13 @@ pub fn serve(state_dir: &Path, orders: Orders, tasks: &mut JoinSet<()>) {
     tasks.spawn(async move {
         let mut serving = JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
-            let orders = orders.clone();
+            let (orders, board) = (orders.clone(), board.clone());
             while serving.len() >= AT_ONCE {
                 serving.join_next().await;
             }
             serving.spawn(async move {
                 // Whoever asked may be gone before the answer.
-                let _ = carry_out(stream, &orders).await;
+                let _ = carry_out(stream, &orders, &board).await;
             });
         }
     });
@@ -135,7 +144,7 @@ fn listen(path: &Path) -> std::io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn carry_out(stream: UnixStream, orders: &Orders) -> std::io::Result<()> {
+async fn carry_out(stream: UnixStream, orders: &Orders, board: &Board) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut read = BufReader::new(read.take(LONGEST));
@@ -151,8 +160,21 @@ async fn carry_out(stream: UnixStream, orders: &Orders) -> std::io::Result<()> {
             let answer = tell(&source, table, act, orders).await;
             say(&mut write, &answer.err().map_or(Answer::Done, Answer::Refused)).await
         }
+        Ok(Command::Amplification) => {
+            say(&mut write, &Answer::Amplification(amplification(board))).await
+        }
         Err(error) => say(&mut write, &Answer::Refused(error.to_string())).await,
     }
+}
+
+fn amplification(board: &Board) -> Amplification {
+    let mut all = Amplification::new();
+    board.each(|source, facts| {
+        let of =
+            |(id, table): (&TableId, &TableFacts)| Some((id.to_string(), table.amplification()?));
+        all.insert(source.to_owned(), facts.tables.iter().filter_map(of).collect());
+    });
+    all
 }
 
 /// Asks something of one table, and waits for the answer.

@@ -81,7 +81,8 @@ pub async fn keep(config: &Config, until: Until<'_>, stop: CancellationToken) ->
     serve(config.listen, daemon.board.clone(), &mut beside).await?;
     beside.spawn(progress::show(daemon.board.clone()));
     beside.spawn(sample(daemon.board.clone()));
-    control::serve(&config.lake.state_dir, daemon.orders.clone(), &mut beside);
+    let (orders, board) = (daemon.orders.clone(), daemon.board.clone());
+    control::serve(&config.lake.state_dir, orders, board, &mut beside);
     let (send, changes) = mpsc::channel(1);
     if let Until::Stopped(file) = until {
         beside.spawn(reload::watch(file.to_owned(), send));

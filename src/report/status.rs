@@ -1,4 +1,4 @@
-//! `lakeward status`: what the lake itself says of every table.
+//! `lakeward status`: what the lake itself says of every table, and what only the daemon that runs can.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::print;
 use crate::config::Config;
+use crate::control::{self, Amplification, Answer, Command};
 use crate::delta::{Lake, Table, table_path};
 use crate::epoch::{EpochFile, Ledger, State};
 use crate::pipeline::now_ms;
@@ -24,6 +25,9 @@ mod grid;
 
 /// How often `--watch` looks at the lake.
 const WATCH: Duration = Duration::from_secs(2);
+
+/// A daemon that does not answer within this is not waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How many tables are looked at at a time.
 const TABLES_AT_ONCE: usize = 16;
@@ -44,6 +48,10 @@ struct TableStatus {
     files: usize,
     bytes: u64,
     version: i64,
+    /// Bytes written for each byte of rows that came since the daemon started; `None` where none came,
+    /// or no daemon answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amplification: Option<f64>,
     /// What its newest verification found.
     #[serde(skip_serializing_if = "Option::is_none")]
     verified: Option<Verified>,
@@ -105,6 +113,7 @@ async fn of_table<P: Position>(
         files: table.as_ref().map_or(0, Table::files),
         bytes: table.as_ref().map_or(0, Table::bytes),
         version: table.as_ref().and_then(Table::version).unwrap_or(-1),
+        amplification: None,
         verified: None,
     };
     Ok(Some((id.clone(), status)))
@@ -112,14 +121,28 @@ async fn of_table<P: Position>(
 
 async fn read(config: &Config, lake: &Lake) -> Result<Sources> {
     let mut sources = BTreeMap::new();
+    let costs = amplification(config).await;
     for (name, source) in &config.sources {
         let mut status = with_position!(&source.database, P => of_source::<P>(lake, name).await?);
-        for table in status.iter_mut().flat_map(|status| status.tables.values_mut()) {
+        for (id, table) in status.iter_mut().flat_map(|status| &mut status.tables) {
             table.state = source.dropped_tables.shown(table.state);
+            table.amplification = costs.get(name).and_then(|of| of.get(id)).copied();
         }
         sources.extend(status.map(|status| (name.clone(), status)));
     }
     Ok(sources)
+}
+
+/// As the daemon tells that runs; nothing when there is none, or it is of another version.
+async fn amplification(config: &Config) -> Amplification {
+    let asked = async {
+        let answers = control::ask(&config.lake.state_dir, &Command::Amplification).await;
+        match answers.ok()??.next().await {
+            Ok(Some(Answer::Amplification(all))) => Some(all),
+            _ => None,
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked).await.ok().flatten().unwrap_or_default()
 }
 
 /// `lakeward status`.

@@ -90,7 +90,7 @@ async fn asked(
             }
             Some(Answer::Refused(why)) => return Err(Error::config(why)),
             Some(Answer::Done) => return Ok(verified),
-            None => return Err(Error::unavailable("the daemon ended before it had answered")),
+            _ => return Err(Error::unavailable("the daemon ended before it had answered")),
         }
     }
 }

@@ -2,10 +2,11 @@
 //! configuration.
 
 use std::fs;
+use std::time::Duration;
 
 use crate::support::jobs::Job;
-use crate::support::scene::{Scene, Test, check, has, trials};
-use crate::support::{Context, Res, Server, Store, long};
+use crate::support::scene::{CURRENT, Scene, Test, check, has, trials};
+use crate::support::{Context, Res, Server, Store, long, until};
 
 const TESTS: &[Test] = &[
     ("unknown_keys_are_refused", unknown_keys_are_refused),
@@ -13,6 +14,7 @@ const TESTS: &[Test] = &[
     ("missing_configuration", missing_configuration),
     ("check_changes_nothing", check_changes_nothing),
     ("status_and_tables_as_json", status_and_tables),
+    ("status_tells_what_writing_costs", status_tells_what_writing_costs),
     ("maintain_deletes_replaced_files", maintain_deletes_replaced_files),
     ("remove_drops_the_slot", remove_drops_the_slot),
     ("a_second_run_adds_nothing", a_second_run_adds_nothing),
@@ -95,6 +97,31 @@ fn status_and_tables(server: Server) -> Res<()> {
         has(&answer.stdout, "public.t")?;
     }
     scene.equal("t")
+}
+
+/// Only the daemon knows, as long as it runs.
+fn status_tells_what_writing_costs(server: Server) -> Res<()> {
+    let sql = "create table t(id int primary key, v text); \
+        insert into t select g, 'a' from generate_series(1, 1000) g";
+    let scene = Scene::new(server, Store::Local, "status_costs", sql)?;
+    let times = || -> Res<Option<f64>> {
+        let said = scene.setup.command(&["status", "--json"])?.stdout;
+        let said: serde_json::Value = serde_json::from_str(&said).context(&said)?;
+        Ok(said[&scene.source]["tables"]["public.t"]["amplification"].as_f64())
+    };
+    let mut daemon = scene.setup.start()?;
+    let first = until("a figure", CURRENT, Duration::from_millis(100), times)?;
+    check(first == 1.0, || format!("of new rows only: {first}"))?;
+    // The rows beside it are written again with it.
+    let more = || -> Res<Option<f64>> {
+        scene.pg.exec("update t set v = v || 'c' where id = 1")?;
+        Ok(times()?.filter(|times| *times > 1.0))
+    };
+    until("more than came", CURRENT, Duration::from_millis(100), more)?;
+    has(&scene.setup.command(&["status"])?.stdout, "WRITE ×")?;
+    daemon.stop(&scene.setup)?;
+    let after = times()?;
+    check(after.is_none(), || format!("nobody runs, and still {after:?}"))
 }
 
 fn maintain_deletes_replaced_files(server: Server) -> Res<()> {

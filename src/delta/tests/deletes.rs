@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::delta::actions::{self, Action, DeletionVector, Protocol, Remove};
-use crate::delta::checkpoint;
+use crate::delta::{Cache, checkpoint};
 use crate::delta::log::commit_path;
 use crate::delta::snapshot::{Snapshot, State};
 
@@ -199,4 +199,29 @@ async fn a_checkpoint_carries_vectors() {
     let Protocol { reader_features, .. } = after.protocol;
     assert_eq!(reader_features, before.protocol.reader_features);
     assert_eq!(read_pairs(&lake, "s/t").await.len() as i64, MANY - 3);
+}
+
+/// A start with the saved index looks into no data file: here there is none. Without the index it has to.
+#[tokio::test]
+async fn a_start_with_the_saved_index_reads_no_data_file() {
+    let lake = Lake::memory();
+    let mut table = many(&lake, Merge::DeletionVectors).await;
+    table.save_index();
+    drop(table);
+    for file in lake.list("s/t").await.expect("listed") {
+        if file.path.ends_with(".parquet") {
+            lake.delete(&file.path).await.expect("deleted");
+        }
+    }
+    let forgetful = lake.clone().with_cache(Cache::memory());
+    for (lake, is_known) in [(&forgetful, false), (&lake, true)] {
+        let mut table = Table::open(lake, "s/t").await.expect("opened").expect("there");
+        table.set_merge(Merge::DeletionVectors);
+        let applied = table.apply(&pairs_run(&[5, 6], &[(5, "b")])).await;
+        assert_eq!(applied.is_ok(), is_known, "{applied:?}");
+        if is_known {
+            commit(&mut table, 2).await;
+            assert_eq!(table.rows(), MANY as u64 - 1);
+        }
+    }
 }

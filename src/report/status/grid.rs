@@ -7,7 +7,8 @@ use crate::epoch::State;
 use crate::verify::{Outcome, Verified};
 
 /// The heads of the columns: the first two and the last are text, the others numbers.
-const HEADS: [&str; 7] = ["table", "state", "rows", "files", "size", "version", "verified"];
+const HEADS: [&str; 8] =
+    ["table", "state", "rows", "files", "size", "write ×", "version", "verified"];
 
 /// A line's cells, and how wide each is.
 type Cells = [String; HEADS.len()];
@@ -21,7 +22,7 @@ pub(super) fn text(sources: &Sources, now: i64) -> String {
     }
     // All sources in one grid: columns stand below one another.
     let rows = sources.values().flat_map(|source| source.tables.iter());
-    let mut widths = HEADS.map(str::len);
+    let mut widths = HEADS.map(measure_text_width);
     for (name, table) in rows {
         for (width, cell) in widths.iter_mut().zip(cells(name, table, now)) {
             *width = measure_text_width(&cell).max(*width);
@@ -106,6 +107,7 @@ fn cells(name: &str, table: &TableStatus, now: i64) -> Cells {
         number(table.rows),
         number(table.files as u64),
         size(table.bytes),
+        table.amplification.map_or_else(|| "–".to_owned(), |times| format!("{times:.1}")),
         if table.version < 0 { "–".to_owned() } else { table.version.to_string() },
         table.verified.as_ref().map_or_else(|| "never".to_owned(), |found| verified(found, now)),
     ]
@@ -225,6 +227,7 @@ mod tests {
             files: 2,
             bytes: 1_234_567,
             version: 7,
+            amplification: None,
             verified: None,
         }
     }
@@ -237,7 +240,13 @@ mod tests {
         let differs = Verified { extra: 10_000, more: true, rows: 7, ..of(Outcome::Different, 0) };
         let tables = BTreeMap::from([
             ("public.a".to_owned(), verified(of(Outcome::Equal, 1_500))),
-            ("public.b".to_owned(), verified(Verified::skipped(4_500, "no key".into()))),
+            (
+                "public.b".to_owned(),
+                TableStatus {
+                    amplification: Some(12.34),
+                    ..verified(Verified::skipped(4_500, "no key".into()))
+                },
+            ),
             ("public.c".to_owned(), verified(differs)),
             ("public.zebras\u{1b}[2J".to_owned(), table(State::Stopped, 0, Some("no\nkey"))),
         ]);
@@ -246,13 +255,13 @@ mod tests {
         let text = text(&Sources::from([("shop".to_owned(), source)]), 4_500);
         let expected = "\
 shop  epoch 3, 3 s ago, at 0/16B3748
-  TABLE                   STATE         ROWS  FILES    SIZE  VERSION  VERIFIED
-  public.zebras\\u{1b}[2J  stopped          0      2  1.2 MB        7  never
+  TABLE                   STATE         ROWS  FILES    SIZE  WRITE ×  VERSION  VERIFIED
+  public.zebras\\u{1b}[2J  stopped          0      2  1.2 MB        –        7  never
       no\\nkey
-  public.c                live     1,234,567      2  1.2 MB        7  10,000 or more differ, 4 s ago
+  public.c                live     1,234,567      2  1.2 MB        –        7  10,000 or more differ, 4 s ago
       of 7 rows 0 were missing, 10,000 only in the lake, 0 had other values
-  public.a                live     1,234,567      2  1.2 MB        7  equal, 3 s ago
-  public.b                live     1,234,567      2  1.2 MB        7  not compared, 0 s ago
+  public.a                live     1,234,567      2  1.2 MB        –        7  equal, 3 s ago
+  public.b                live     1,234,567      2  1.2 MB     12.3        7  not compared, 0 s ago
       not compared: no key
 ";
         assert_eq!(console::strip_ansi_codes(&text), expected);
