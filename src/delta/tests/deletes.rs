@@ -4,9 +4,9 @@ use serde_json::json;
 
 use super::*;
 use crate::delta::actions::{self, Action, DeletionVector, Protocol, Remove};
-use crate::delta::{Cache, checkpoint};
 use crate::delta::log::commit_path;
 use crate::delta::snapshot::{Snapshot, State};
+use crate::delta::{Cache, checkpoint};
 
 /// So many rows that a file of them is worth keeping.
 const MANY: i64 = 20_000;
