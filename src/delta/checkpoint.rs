@@ -54,19 +54,23 @@ pub(crate) async fn write(lake: &Lake, table: &str, snapshot: &mut Snapshot) -> 
     lake.put(&hint_path(table), hint.to_string().into()).await
 }
 
-/// Files of the log in `listed` that are older than its retention and that no version within the
-/// retention needs, the oldest first.
+/// Until when files of the log are older than its retention, in milliseconds since 1970.
+pub(crate) fn horizon(snapshot: &Snapshot, retention: Duration) -> i64 {
+    let retention = interval(&snapshot.metadata, "delta.logRetentionDuration", retention);
+    now_millis().saturating_sub(retention)
+}
+
+/// Files of the log in `listed` that are older than `horizon` and that no version since then needs,
+/// the oldest first.
 pub(crate) fn expired<'a>(
     listed: &'a [Listed],
     table: &str,
     snapshot: &Snapshot,
-    retention: Duration,
+    horizon: i64,
 ) -> Vec<&'a Listed> {
     if snapshot.metadata.property("delta.enableExpiredLogCleanup") == Some("false") {
         return Vec::new();
     }
-    let retention = interval(&snapshot.metadata, "delta.logRetentionDuration", retention);
-    let horizon = now_millis().saturating_sub(retention);
     let log = directory(table);
     let files = listed.iter().filter(|file| file.path.starts_with(&log));
     let old = files.filter(|file| file.modified < horizon);

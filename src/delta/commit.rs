@@ -6,6 +6,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -60,7 +61,7 @@ pub(super) struct Attempt {
     version: i64,
     name: String,
     txns: Vec<(String, i64)>,
-    actions: Vec<Action>,
+    actions: Arc<Vec<Action>>,
     bytes: Bytes,
 }
 
@@ -197,7 +198,7 @@ impl Table {
         actions.extend(new.map(|(_, file)| Action::from(file.add.clone())));
         let bytes = actions::serialise(&actions)?.into();
         let version = self.version().map_or(0, |version| version + 1);
-        Ok(Attempt { version, name, txns: txns.to_vec(), actions, bytes })
+        Ok(Attempt { version, name, txns: txns.to_vec(), actions: Arc::new(actions), bytes })
     }
 
     /// Protocol and metadata, where they are new.
@@ -330,17 +331,19 @@ impl Table {
 
     /// Takes note that a commit is in the log.
     async fn landed(&mut self, attempt: Attempt) {
+        // It holds the actions, too, as long as it may have to be sent again.
+        self.pending = Pending::default();
         let Attempt { version, actions, .. } = attempt;
+        let actions = Arc::unwrap_or_clone(actions);
         match &mut self.base {
             Some(base) => base.advance(version, actions),
             None => {
-                let mut state = State::default();
+                let mut state = State::new(self.lake.retention());
                 state.apply(actions);
                 self.base = Snapshot::new(version, state);
             }
         }
         self.view.committed();
-        self.pending = Pending::default();
         self.seen = Instant::now();
         self.settle_index();
         self.checkpoint_if_due(version).await;

@@ -128,7 +128,7 @@ pub(crate) async fn load(lake: &Lake, table: &str) -> Result<Option<Snapshot>> {
     match newest_checkpoint(lake, &files).await? {
         Some((version, state)) => replay(lake, table, version, state, &files).await.map(Some),
         None if files.commits.is_empty() && files.checkpoints.is_empty() => Ok(None),
-        None => replay(lake, table, -1, State::default(), &files).await.map(Some),
+        None => replay(lake, table, -1, State::new(lake.retention()), &files).await.map(Some),
     }
 }
 
@@ -191,7 +191,7 @@ async fn hint(lake: &Lake, table: &str) -> Result<Option<i64>> {
 /// The newest checkpoint that can be read, with its version.
 async fn newest_checkpoint(lake: &Lake, files: &Files) -> Result<Option<(i64, State)>> {
     for (version, paths) in files.complete() {
-        let mut state = State::default();
+        let mut state = State::new(lake.retention());
         let mut readable = true;
         for path in paths {
             let Some(bytes) = lake.get(path).await? else {

@@ -339,11 +339,26 @@ impl Lake {
 
     /// The objects in a directory and everything below it, by path.
     pub async fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
-        self.list_after(prefix, None).await
+        self.list_where(prefix, None, |_| true).await
     }
 
     /// Those objects in a directory and below whose path, relative to the lake, is above `after`.
     pub async fn list_after(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>> {
+        self.list_where(prefix, after, |_| true).await
+    }
+
+    /// Those objects in a directory and below that were last modified before `time`, in milliseconds
+    /// since 1970. Of the others, however many there are, none is held in memory.
+    pub async fn list_old(&self, prefix: &str, time: i64) -> Result<Vec<Listed>> {
+        self.list_where(prefix, None, |listed| listed.modified < time).await
+    }
+
+    async fn list_where(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        wanted: impl Fn(&Listed) -> bool + Send,
+    ) -> Result<Vec<Listed>> {
         let location = self.locate(prefix)?;
         let stream = match after {
             Some(after) => self.store.list_with_offset(Some(&location), &self.locate(after)?),
@@ -360,6 +375,7 @@ impl Lake {
                     modified: meta.last_modified.timestamp_millis(),
                 }
             })
+            .try_filter(|listed| std::future::ready(wanted(listed)))
             .try_collect::<Vec<_>>()
             .await;
         let mut listed = match listed {

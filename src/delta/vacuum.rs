@@ -10,6 +10,7 @@ use super::checkpoint::{self, file_retention};
 use super::clock::now_millis;
 use super::deletes;
 use super::read::file_path;
+use super::snapshot::brief;
 use super::table::Table;
 
 /// Files that may go.
@@ -53,11 +54,14 @@ impl Table {
             needed.extend(vector.transpose()?.flatten());
         }
         let mut unused = Unused::default();
-        let listed = self.lake.list(&self.path).await?;
-        for file in checkpoint::expired(&listed, &self.path, base, retention) {
+        let log_horizon = checkpoint::horizon(base, retention);
+        let listed = self.lake.list_old(&self.path, horizon.max(log_horizon)).await?;
+        for file in checkpoint::expired(&listed, &self.path, base, log_horizon) {
             unused.bytes += file.size;
             unused.paths.push(file.path.clone());
         }
+        // What left no tombstone was there that much longer than it was removed.
+        let horizon = horizon.saturating_sub(brief(&base.metadata, retention));
         for file in listed {
             if file.modified < horizon && self.is_data(&file.path) && !needed.contains(&file.path) {
                 unused.bytes += file.size;

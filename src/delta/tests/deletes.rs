@@ -1,12 +1,14 @@
 //! Merging by deletion vectors: which files a table has, and what its log says of them.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::*;
-use crate::delta::actions::{self, Action, DeletionVector, Protocol, Remove};
+use crate::delta::actions::{self, Action, DeletionVector, Metadata, Protocol, Remove};
 use crate::delta::log::commit_path;
 use crate::delta::snapshot::{Snapshot, State};
-use crate::delta::{Cache, checkpoint};
+use crate::delta::{Cache, ENGINE, checkpoint};
 
 /// So many rows that a file of them is worth keeping.
 const MANY: i64 = 20_000;
@@ -175,6 +177,66 @@ fn a_file_and_itself_with_another_vector_are_two() {
     }
 }
 
+/// A commit of this writer that gives the file a new vector in the place of an old one.
+fn marking(old: Option<&DeletionVector>, new: &DeletionVector, time: i64) -> Vec<Action> {
+    let info = json!({"engineInfo": ENGINE, "timestamp": time});
+    let serde_json::Value::Object(info) = info else { panic!("an object") };
+    let info = Action { commit_info: Some(info), ..Action::default() };
+    let gone = Remove { deletion_timestamp: Some(time), ..remove(old) };
+    vec![info, gone.into(), add(Some(new)).into()]
+}
+
+#[test]
+fn what_was_there_only_briefly_leaves_no_tombstone() {
+    let metadata = || -> Metadata {
+        let text = json!({"id": "", "format": {"provider": "parquet"}, "schemaString": "",
+            "partitionColumns": [], "configuration": {}});
+        serde_json::from_value(text).expect("metadata")
+    };
+    let mut state = State::new(Duration::from_secs(100));
+    state.apply(vec![metadata().into(), add(None).into()]);
+    // Each vector is there for 999 ms, of which a hundredth of the retention is more.
+    let time = |n: i32| 999 * i64::from(n);
+    state.apply(marking(None, &vector(0), time(0)));
+    for n in 1..1_000 {
+        state.apply(marking(Some(&vector(n - 1)), &vector(n), time(n)));
+    }
+    assert_eq!(state.tombstones.len(), 0);
+    let mut other = state.clone();
+    // Another engine may have written a vector long before it committed that.
+    let mut foreign = marking(Some(&vector(999)), &vector(1_000), time(1_000));
+    foreign.remove(0);
+    other.apply(foreign);
+    assert_eq!(other.tombstones.len(), 0);
+    other.apply(marking(Some(&vector(1_000)), &vector(1_001), time(1_001)));
+    assert_eq!(other.tombstones.len(), 1);
+    // Longer than that, and the data itself, which is from 1970.
+    state.apply(marking(Some(&vector(999)), &vector(1_000), time(999) + 1_000));
+    assert_eq!(state.tombstones.len(), 1);
+    let gone = Remove { deletion_timestamp: Some(time(1_001)), ..remove(Some(&vector(1_000))) };
+    state.apply(vec![gone.into()]);
+    assert_eq!(state.tombstones.len(), 2);
+}
+
+#[tokio::test]
+async fn a_table_that_changes_all_the_time_keeps_no_tombstones() {
+    let lake = Lake::memory();
+    for merge in [Merge::DeletionVectors, Merge::Rewrite] {
+        let mut table = Table::create(&lake, &format!("s/{merge:?}"));
+        table.set_merge(merge);
+        for epoch in 1..=250 {
+            let id = epoch % 7;
+            table.apply(&pairs_run(&[id], &[(id, "b"), (epoch, "c")])).await.expect("applied");
+            commit(&mut table, epoch).await;
+        }
+        let tombstones = |base: &Snapshot| base.state.tombstones.len();
+        assert_eq!(table.base.as_ref().map(tombstones), Some(0), "{merge:?}");
+        // A start doesn't know how long a file of the checkpoint has had its vector.
+        let again = log::load(&lake, table.path()).await.expect("a log").expect("a table");
+        assert!(tombstones(&again) <= table.files(), "{merge:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_checkpoint_carries_vectors() {
     let lake = Lake::memory();
@@ -184,6 +246,8 @@ async fn a_checkpoint_carries_vectors() {
         commit(&mut table, id + 2).await;
     }
     let mut before = snapshot(&lake).await;
+    // Somebody else's, of whose age nothing is known.
+    before.state.apply(vec![remove(Some(&vector(1))).into()]);
     checkpoint::write(&lake, "s/t", &mut before).await.expect("written");
     for version in 0..before.version {
         lake.delete(&commit_path("s/t", version)).await.expect("deleted");
@@ -195,7 +259,7 @@ async fn a_checkpoint_carries_vectors() {
         files.chain(removed).collect::<Vec<_>>()
     };
     assert_eq!(vectors(&after), vectors(&before));
-    assert_eq!(vectors(&after).len(), 4);
+    assert_eq!(vectors(&after).len(), 2);
     let Protocol { reader_features, .. } = after.protocol;
     assert_eq!(reader_features, before.protocol.reader_features);
     assert_eq!(read_pairs(&lake, "s/t").await.len() as i64, MANY - 3);
