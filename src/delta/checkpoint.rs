@@ -23,13 +23,18 @@ use super::snapshot::Snapshot;
 use super::store::{Lake, Listed};
 
 const DAY: i64 = 24 * 60 * 60 * 1000;
+/// A table of no more files has few: its checkpoint costs little beside 20 commits.
+const FEW: usize = 1_000;
 /// How many actions are turned into Arrow at once.
 const CHUNK: usize = 4096;
 
-/// Whether a checkpoint is due at `version`.
-pub(crate) fn is_due(version: i64, metadata: &Metadata) -> bool {
-    let interval = metadata.property("delta.checkpointInterval").and_then(|v| v.parse().ok());
-    version > 0 && version % interval.filter(|i: &i64| *i > 0).unwrap_or(100) == 0
+/// Whether a checkpoint is due: at every 20th version as long as the table has few files, so that
+/// readers have little to read behind it, else at every 100th, or as the table says.
+pub(crate) fn is_due(snapshot: &Snapshot) -> bool {
+    let interval = snapshot.metadata.property("delta.checkpointInterval");
+    let interval = interval.and_then(|text| text.parse().ok()).filter(|interval| *interval > 0);
+    let usual = if snapshot.state.len() <= FEW { 20 } else { 100 };
+    snapshot.version > 0 && snapshot.version % interval.unwrap_or(usual) == 0
 }
 
 /// Writes the checkpoint of `snapshot`, without tombstones that have expired.

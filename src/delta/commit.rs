@@ -346,12 +346,12 @@ impl Table {
         self.view.committed();
         self.seen = Instant::now();
         self.settle_index();
-        self.checkpoint_if_due(version).await;
+        self.checkpoint_if_due().await;
     }
 
-    async fn checkpoint_if_due(&mut self, version: i64) {
+    async fn checkpoint_if_due(&mut self) {
         let Some(base) = &mut self.base else { return };
-        if !checkpoint::is_due(version, &base.metadata) {
+        if !checkpoint::is_due(base) {
             return;
         }
         // Nothing depends on it: the next one does as well.

@@ -148,6 +148,11 @@ impl State {
         self.files.values().map(|active| &active.add)
     }
 
+    /// The number of active files.
+    pub(crate) fn len(&self) -> usize {
+        self.files.len()
+    }
+
     /// The active file of that path.
     pub(crate) fn file(&self, path: &str) -> Option<&Add> {
         self.files.get(self.places.get(path)?).map(|active| &active.add)

@@ -229,6 +229,10 @@ async fn a_table_that_changes_all_the_time_keeps_no_tombstones() {
             table.apply(&pairs_run(&[id], &[(id, "b"), (epoch, "c")])).await.expect("applied");
             commit(&mut table, epoch).await;
         }
+        let checkpoint =
+            |version| format!("{}/_delta_log/{version:020}.checkpoint.parquet", table.path());
+        assert!(lake.has(&checkpoint(220)).await.expect("looked"), "every 20 versions");
+        assert!(!lake.has(&checkpoint(210)).await.expect("looked"), "every 20 versions");
         let tombstones = |base: &Snapshot| base.state.tombstones.len();
         assert_eq!(table.base.as_ref().map(tombstones), Some(0), "{merge:?}");
         // A start doesn't know how long a file of the checkpoint has had its vector.
